@@ -1,0 +1,1 @@
+"""Measurements: the array functions and kernels against their rivals, and the demonstration."""
