@@ -1,0 +1,78 @@
+# Every target does its own set-up: on a fresh machine, Python >= 3.10 and make are enough.
+PYTHON ?= python3
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint format types imports wheel-test bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo         train, prune, shrink and reload LeNet-5 (DEMO_ARGS="--help" for its options)'
+	@echo 'make test         the whole test-suite, doctests included'
+	@echo 'make lint         ruff, format and rules;  make format applies them'
+	@echo 'make types        mypy, strict'
+	@echo 'make imports      the import contract'
+	@echo 'make wheel-test   the tests against the built wheel, in a clean environment'
+	@echo 'make bench        the array functions and kernels against their rivals'
+	@echo 'make clean        remove the environment, caches and builds'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
+	  "bmrs needs Python 3.10 or newer; %s is %s. Name another: make PYTHON=python3.12 ..." \
+	  % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) 'pip>=23.1'
+
+# $(call install,EXTRA): this checkout, editable, with its EXTRA at the pinned versions.
+define install
+@echo "Installing bmrs[$(1)] into $(VENV) (torch is large: this may take some minutes)"
+@$(INSTALL) -c constraints.txt -e '.[$(1)]' || { \
+  echo "The versions pinned in constraints.txt could not be installed on $$($(BIN)/python --version), `uname -sm`."; \
+  echo "They are known to exist for Python 3.10 to 3.13 on x86-64 Linux: choose one by  make clean && make PYTHON=python3.12 ..."; \
+  echo "or take the newest versions instead:  $(BIN)/pip install -e '.[$(1)]'"; \
+  exit 1; } >&2
+endef
+
+$(VENV)/.demo-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,demo)
+	@touch $@
+
+$(VENV)/.dev-ready: pyproject.toml constraints.txt .ci/triton.txt | $(BIN)/python
+	$(call install,dev)
+	@$(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("triton") is None)' \
+	  || $(INSTALL) -r .ci/triton.txt
+	@touch $@ $(VENV)/.demo-ready
+
+demo: $(VENV)/.demo-ready
+	$(BIN)/python -m benchmarks.demo $(DEMO_ARGS)
+
+test: $(VENV)/.dev-ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.dev-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev-ready
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev-ready
+	$(BIN)/lint-imports
+
+wheel-test: $(VENV)/.dev-ready
+	.ci/wheel-test
+
+bench: $(VENV)/.dev-ready
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
