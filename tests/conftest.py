@@ -7,8 +7,8 @@ from hypothesis import settings
 # Figures are drawn into files; without this, matplotlib looks for a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# No deadline: the first call of a compiled function includes its compilation. On CI the examples are drawn from a
-# fixed seed, so that a change fails for its own faults; at a desk new ones are tried each time.
+# No deadline: the first call of a compiled function includes its compilation. On CI the examples are drawn
+# from a fixed seed, so that a change fails for its own faults; at a desk new ones are tried each time.
 settings.register_profile("desk", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")

@@ -18,8 +18,18 @@ PACKAGES = ("bmrs_core", "bmrs_kernels", "bmrs_torch")
 SOURCE_ROOTS = ("kernels", "bindings")
 CHANGELOG = Path(__file__).parents[1] / "CHANGELOG.md"
 
-# What `import bmrs_core` may not pull in. scipy.stats alone takes longer to import than is allowed for all of it.
-HEAVY = ("torch", "triton", "jax", "cupy", "scipy.stats", "matplotlib", "sklearn", "bmrs_torch", "bmrs_kernels")
+# What `import bmrs_core` may not pull in. scipy.stats alone takes longer than is allowed for all of it.
+HEAVY = (
+    "torch",
+    "triton",
+    "jax",
+    "cupy",
+    "scipy.stats",
+    "matplotlib",
+    "sklearn",
+    "bmrs_torch",
+    "bmrs_kernels",
+)
 
 
 def installed_editable() -> bool:
@@ -32,7 +42,11 @@ def run_python(code: str) -> str:
     """Run ``code`` in a fresh interpreter that finds the same packages, and return what it printed."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
@@ -56,7 +70,7 @@ def test_source_roots_shadow_no_installed_package(name: str) -> None:
     assert spec is None or spec.origin is None
 
 
-@pytest.mark.skipif(installed_editable(), reason="an editable install holds no files; the wheel's own test runs this")
+@pytest.mark.skipif(installed_editable(), reason="no files of its own: the wheel test runs this one")
 def test_wheel_holds_the_three_packages_and_nothing_else() -> None:
     top_level = {path.parts[0] for path in metadata.files("bmrs") or ()}
     assert {name for name in top_level if not name.endswith(".dist-info")} == set(PACKAGES)
