@@ -65,7 +65,7 @@ def test_each_package_carries_its_type_marker(package: str) -> None:
 
 @pytest.mark.parametrize("name", SOURCE_ROOTS)
 def test_source_roots_shadow_no_installed_package(name: str) -> None:
-    # From a checkout the folder itself can be seen, as a namespace: any real package of that name comes first.
+    # In a checkout the folder itself is found, as a namespace: any real package of that name comes first.
     spec = importlib.util.find_spec(name)
     assert spec is None or spec.origin is None
 
