@@ -31,9 +31,10 @@ $(BIN)/python:
 define install
 @echo "Installing bmrs[$(1)] into $(VENV) (torch is large: this may take some minutes)"
 @$(INSTALL) -c constraints.txt -e '.[$(1)]' || { \
-  echo "The versions pinned in constraints.txt could not be installed on $$($(BIN)/python --version), `uname -sm`."; \
-  echo "They are known to exist for Python 3.10 to 3.13 on x86-64 Linux: choose one by  make clean && make PYTHON=python3.12 ..."; \
-  echo "or take the newest versions instead:  $(BIN)/pip install -e '.[$(1)]'"; \
+  echo "Installing bmrs[$(1)] failed on $$($(BIN)/python --version), $$(uname -sm); pip's reason is above."; \
+  echo "If a pinned version does not exist here: constraints.txt is for Python 3.10 to 3.13 on x86-64 Linux. Either"; \
+  echo "    make clean && make PYTHON=python3.12 ...            takes such a Python, or"; \
+  echo "    $(BIN)/python -m pip install -e '.[$(1)]' && touch $@    takes the newest versions."; \
   exit 1; } >&2
 endef
 
