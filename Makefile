@@ -24,8 +24,9 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
 	  "bmrs needs Python 3.10 or newer; %s is %s. Name another: make PYTHON=python3.12 ..." \
 	  % (sys.executable, sys.version.split()[0]))'
-	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) 'pip>=23.1'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(INSTALL) 'pip>=23.1'
 
 # $(call install,EXTRA): this checkout, editable, with its EXTRA at the pinned versions.
 define install
