@@ -1,0 +1,47 @@
+"""Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
+
+from bmrs_torch.insertion import InsertionPlan, Placement, insert_noise, plan_insertion
+from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.module_graph import NotFoldableError
+from bmrs_torch.noise import multiplicative_noise
+from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
+from bmrs_torch.optimization import NOISE_LR_MULTIPLIER, parameter_groups
+from bmrs_torch.pruning import (
+    HALF_LOG_2PI,
+    CompactionPlan,
+    LayerPruning,
+    LayerRemoval,
+    PruneReport,
+    SurgeryError,
+    compact,
+    fold,
+    plan_compaction,
+    prune,
+)
+
+__all__ = [
+    "HALF_LOG_2PI",
+    "KL_WEIGHT_STRONG",
+    "KL_WEIGHT_WITHOUT_LOSS",
+    "NOISE_LR_MULTIPLIER",
+    "CompactionPlan",
+    "InsertionPlan",
+    "LayerPruning",
+    "LayerRemoval",
+    "MultiplicativeNoise",
+    "NotFoldableError",
+    "Placement",
+    "PruneReport",
+    "SurgeryError",
+    "compact",
+    "elbo_loss",
+    "fold",
+    "insert_noise",
+    "kl_divergence",
+    "multiplicative_noise",
+    "noise_layers",
+    "parameter_groups",
+    "plan_compaction",
+    "plan_insertion",
+    "prune",
+]

@@ -1,0 +1,151 @@
+"""The layer: parameters of the noise and the mask of what is pruned, for one group of structures."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import Tensor, nn
+
+from bmrs_torch.checks import Share, check_bounds, check_input, check_parameters, check_share, structure_axis
+from bmrs_torch.moments import noise_mean
+from bmrs_torch.noise import multiplicative_noise
+
+INITIAL_MU = 0.0
+INITIAL_LOG_SIGMA = -5.0
+
+
+class MultiplicativeNoise(nn.Module):
+    """Learnt multiplicative noise on the structures of a layer (paper, Eq. 1 and 7).
+
+    In training the activations of structure c are multiplied by a random θ_c, in evaluation by E[θ_c], which
+    is computed anew on every call and so never stale. Structures whose mask is 0 give 0 in both.
+
+    Parameters
+    ----------
+    num_structures : int
+        Neurons or filters, at least 1.
+    axis : int
+        Axis of the activations that counts the structures.
+    share : {"sample", "batch", "element"}
+        Over what one θ is shared; see :func:`multiplicative_noise`.
+    log_a, log_b : float
+        Bounds of log θ.
+
+    Attributes
+    ----------
+    mu, log_sigma : Parameter, shape (num_structures,)
+        Mean (starts at 0) and log standard deviation (starts at −5) of the normal before truncation, of log
+        θ.
+    mask : Tensor, shape (num_structures,)
+        A buffer: 1 where a structure is kept, 0 where it is pruned.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one structure, an unknown `share`, or bounds out of order.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bmrs_torch import MultiplicativeNoise
+    >>> layer = MultiplicativeNoise(4).eval()
+    >>> layer(torch.ones(2, 4)).shape
+    torch.Size([2, 4])
+    """
+
+    mu: nn.Parameter
+    log_sigma: nn.Parameter
+    mask: Tensor
+
+    def __init__(
+        self,
+        num_structures: int,
+        *,
+        axis: int = 1,
+        share: Share = "sample",
+        log_a: float = -20.0,
+        log_b: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if operator.index(num_structures) < 1:
+            raise ValueError(f"num_structures must be at least 1, got {num_structures}")
+        check_share(share)
+        check_bounds(log_a, log_b)
+        self.axis, self.share, self.log_a, self.log_b = axis, share, float(log_a), float(log_b)
+        self.mu = nn.Parameter(torch.full((num_structures,), INITIAL_MU))
+        self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
+        self.register_buffer("mask", torch.ones(num_structures))
+
+    @property
+    def num_structures(self) -> int:
+        """Number of structures, the pruned ones included."""
+        return self.mu.numel()
+
+    def kept(self) -> Tensor:
+        """Boolean mask of the structures that are not pruned, shape (num_structures,)."""
+        return self.mask != 0
+
+    def expected_noise(self) -> Tensor:
+        """E[θ]·mask, float64, shape (num_structures,); differentiable in the parameters."""
+        check_parameters(self.mu, self.log_sigma)
+        return noise_mean(self.mu, self.log_sigma, log_a=self.log_a, log_b=self.log_b) * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
+        if self.training:
+            return multiplicative_noise(
+                x,
+                self.mu,
+                self.log_sigma,
+                axis=self.axis,
+                share=self.share,
+                log_a=self.log_a,
+                log_b=self.log_b,
+                mask=self.mask,
+            )
+        front = structure_axis(x, self.axis, self.share)
+        check_input(x, self.mu, front)
+        scale = self.expected_noise().to(x.dtype)
+        return x * scale.view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
+
+    def extra_repr(self) -> str:
+        """Say how many structures there are and are kept, and how the noise is laid out."""
+        pruned = self.num_structures - int(self.kept().sum())
+        return (
+            f"{self.num_structures}, pruned={pruned}, axis={self.axis}, share={self.share!r}, "
+            f"log_a={self.log_a:g}, log_b={self.log_b:g}"
+        )
+
+
+def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
+    """Find the noise layers of a model by name, in its own order.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any model; subclasses of the layer are found too, and a layer used twice is listed once.
+
+    Returns
+    -------
+    dict of str to MultiplicativeNoise
+
+    Raises
+    ------
+    ValueError
+        If there is none: nothing could be regularised or pruned.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from bmrs_torch import MultiplicativeNoise, noise_layers
+    >>> list(noise_layers(nn.Sequential(nn.Linear(2, 3), MultiplicativeNoise(3))))
+    ['1']
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, MultiplicativeNoise)}
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no MultiplicativeNoise layer, so there is no noise to regularise or "
+            "prune; insert_noise(model) puts one after each hidden layer"
+        )
+    return layers

@@ -1,0 +1,121 @@
+"""The operation y = x·θ of Eq. 1: arguments checked, seed drawn, work handed to an implementation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bmrs_torch.checks import (
+    Share,
+    check_bounds,
+    check_input,
+    check_mask,
+    check_parameters,
+    check_seed,
+    check_share,
+    structure_axis,
+)
+from bmrs_torch.reference import Layout, ReferenceNoise
+
+
+def multiplicative_noise(
+    x: Tensor,
+    mu: Tensor,
+    log_sigma: Tensor,
+    *,
+    axis: int = 1,
+    share: Share = "sample",
+    log_a: float = -20.0,
+    log_b: float = 0.0,
+    mask: Tensor | None = None,
+    seed: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Multiply each structure of `x` by noise θ, log θ ~ N(mu, exp(log_sigma)²) truncated to [log_a, log_b].
+
+    Paper, Eq. 1 and 7. Differentiable once in `x`, `mu` and `log_sigma`.
+
+    Parameters
+    ----------
+    x : Tensor of float32, float64, bfloat16 or float16
+        Activations, with the samples on axis 0 and the structures (neurons, filters) on `axis`. A vector with
+        ``axis=-1`` is one sample without a batch axis.
+    mu, log_sigma : floating Tensor, shape (structures,)
+        Mean and log standard deviation of the normal before truncation, of log θ.
+    axis : int
+        Axis of the structures; negative counts from the back.
+    share : {"sample", "batch", "element"}
+        One θ per sample and structure, shared by all positions (Eq. 1); one per structure; or one per
+        element.
+    log_a, log_b : float
+        Bounds of log θ.
+    mask : bool or floating Tensor, shape (structures,), optional
+        Multiplied onto θ: 0 for a pruned structure, else 1. No gradient flows to it.
+    seed : int64 Tensor of one element, optional
+        The noise is a pure function of it: Philox4x32-10 keyed by the seed and counted by (sample,
+        structure), structure or element. By default drawn from torch's generator.
+    generator : torch.Generator, optional
+        Where the seed is drawn from; on the CPU unless it lives elsewhere.
+
+    Returns
+    -------
+    Tensor
+        Shape and dtype of `x`. Computed in float64 and rounded once.
+
+    Raises
+    ------
+    ValueError
+        For an axis outside `x` or of another length than `mu`; an unknown `share`; bounds out of order; a
+        mask of another shape; parameters that are not finite; both a seed and a generator.
+    TypeError
+        For another dtype of `x`, the parameters, the mask or the seed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bmrs_torch import multiplicative_noise
+    >>> x, mu, log_sigma = torch.ones(3, 2), torch.zeros(2), torch.full((2,), -5.0)
+    >>> y = multiplicative_noise(x, mu, log_sigma, seed=torch.tensor([7]))
+    >>> bool(((y > 0.95) & (y < 1)).all())
+    True
+    """
+    check_share(share)
+    check_bounds(log_a, log_b)
+    front = structure_axis(x, axis, share)
+    check_parameters(mu, log_sigma)
+    check_input(x, mu, front)
+    if mask is None:
+        mask = torch.ones_like(mu, requires_grad=False)
+    check_mask(mask, mu)
+    if seed is None:
+        seed = draw_seed(generator)
+    elif generator is not None:
+        raise ValueError("give a seed or a generator to draw it from, not both")
+    check_seed(seed)
+    layout = Layout(front, share, float(log_a), float(log_b))
+    arguments = (x, mu, log_sigma, mask, seed, layout)
+    result: Tensor = ReferenceNoise.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
+def draw_seed(generator: torch.Generator | None = None) -> Tensor:
+    """Draw a 64-bit seed from torch's generator, so that torch.manual_seed governs the noise.
+
+    Parameters
+    ----------
+    generator : torch.Generator, optional
+        torch's default CPU generator if left out.
+
+    Returns
+    -------
+    Tensor of int64, shape (1,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bmrs_torch.noise import draw_seed
+    >>> draw_seed(torch.Generator().manual_seed(0)).equal(draw_seed(torch.Generator().manual_seed(0)))
+    True
+    """
+    device = torch.device("cpu") if generator is None else generator.device
+    return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)

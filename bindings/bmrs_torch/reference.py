@@ -1,0 +1,126 @@
+"""The noise operation written plainly: the reference that faster implementations are held to.
+
+y = x·θ·mask with θ = exp(x_q(u)), x_q the quantile of the truncated normal of log θ (paper, Eq. 7) and u
+from Philox. The backward pass is analytic and draws the noise again from the seed, so that nothing of the
+size of `x` but `x` itself is kept:
+
+    dx = dy·θ·mask,    dμ_c = Σ dy·x·mask·∂θ/∂μ_c,    dlog σ_c = Σ dy·x·mask·σ_c·∂θ/∂σ_c,    ∂θ = θ·∂x_q.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bmrs_core import log_quantile_grad, philox
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Layout(NamedTuple):
+    """Where the structures lie in `x`, how the noise is shared, and the bounds of log θ."""
+
+    axis: int
+    share: str
+    log_a: float
+    log_b: float
+
+    def noise_shape(self, shape: torch.Size) -> tuple[int, ...]:
+        """Shape of θ for an `x` of `shape`; its row-major index is the counter of the draw."""
+        if self.share == "element":
+            return tuple(shape)
+        per_sample = self.share == "sample"
+        return tuple(size if i == self.axis or (i == 0 and per_sample) else 1 for i, size in enumerate(shape))
+
+    def along_axis(self, parameters: NDArray[np.float64], ndim: int) -> NDArray[np.float64]:
+        """View a vector with one entry per structure so that it broadcasts against θ."""
+        return parameters.reshape(tuple(-1 if i == self.axis else 1 for i in range(ndim)))
+
+
+class Draw(NamedTuple):
+    """θ and its derivatives with respect to μ and log σ, float64, of the noise shape."""
+
+    theta: Tensor
+    d_mu: Tensor
+    d_log_sigma: Tensor
+
+
+def draw_noise(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor, layout: Layout) -> Draw:
+    """Draw θ for an input of `shape`, a pure function of the parameters and the seed.
+
+    Parameters
+    ----------
+    shape : torch.Size
+        Shape of the input.
+    mu, log_sigma : Tensor, shape (structures,)
+        Parameters of log θ.
+    seed : Tensor of int64, one element
+        Key of the random numbers.
+    layout : Layout
+        Axis, sharing and bounds.
+
+    Returns
+    -------
+    Draw
+        On the device of `mu`.
+    """
+    noise_shape = layout.noise_shape(shape)
+    u = philox.uniform(int(seed.item()), 0, int(np.prod(noise_shape))).reshape(noise_shape)
+    m = layout.along_axis(_float64(mu), len(shape))
+    sigma = np.exp(layout.along_axis(_float64(log_sigma), len(shape)))
+    x, dx_dmu, dx_dsigma = log_quantile_grad(u, m, sigma, log_a=layout.log_a, log_b=layout.log_b)
+    theta = np.exp(x)
+    on_device = (
+        torch.from_numpy(part).to(mu.device) for part in (theta, theta * dx_dmu, theta * dx_dsigma * sigma)
+    )
+    return Draw(*on_device)
+
+
+class ReferenceNoise(torch.autograd.Function):
+    """y = x·θ·mask with the analytic backward pass; the noise is drawn again there, from the same seed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    ) -> Tensor:
+        """Multiply `x` by the noise and the mask in float64 and round to the dtype of `x`."""
+        ctx.save_for_backward(x, mu, log_sigma, mask, seed)
+        ctx.layout = layout
+        theta = draw_noise(x.shape, mu, log_sigma, seed, layout).theta
+        return (x.double() * (theta * _along(mask, layout, x.ndim))).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x, mu and log_sigma; mask, seed and layout have none."""
+        x, mu, log_sigma, mask, seed = ctx.saved_tensors
+        layout: Layout = ctx.layout
+        needs_x, needs_mu, needs_log_sigma = ctx.needs_input_grad[:3]
+        draw = draw_noise(x.shape, mu, log_sigma, seed, layout)
+        weighted = grad_outputs[0].double() * _along(mask, layout, x.ndim)
+        dx = (weighted * draw.theta).to(x.dtype) if needs_x else None
+        weight = (weighted * x).sum_to_size(draw.theta.shape) if needs_mu or needs_log_sigma else None
+        d_mu, d_log_sigma = (
+            _sum_per_structure(weight * derivative, layout.axis).to(mu.dtype)
+            if needed and weight is not None
+            else None
+            for needed, derivative in ((needs_mu, draw.d_mu), (needs_log_sigma, draw.d_log_sigma))
+        )
+        return dx, d_mu, d_log_sigma, None, None, None
+
+
+def _float64(parameters: Tensor) -> NDArray[np.float64]:
+    return parameters.detach().double().cpu().numpy()
+
+
+def _along(mask: Tensor, layout: Layout, ndim: int) -> Tensor:
+    return mask.double().view(tuple(-1 if i == layout.axis else 1 for i in range(ndim)))
+
+
+def _sum_per_structure(values: Tensor, axis: int) -> Tensor:
+    return values.movedim(axis, 0).flatten(1).sum(1) if values.ndim > 1 else values
