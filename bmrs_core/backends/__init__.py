@@ -1,0 +1,1 @@
+"""Bindings of the one text of the formulas to what computes them."""

@@ -1,0 +1,119 @@
+"""The formulas compiled by Numba: loops over contiguous float64 blocks.
+
+One loop evaluates the common text of every element, in SIMD; a second collects the elements of the
+rare regime and evaluates their text, which sums over quadrature nodes, on those alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.extending import overload
+
+from bmrs_core.backends.clone import clone_formulas, scalar_constants, texts_digest
+from bmrs_core.backends.formula import FORMULAS
+from bmrs_core.backends.numba_elementary import ELEMENTARY, FAST
+from bmrs_core.formulas.constants import FLOAT64_RULES
+
+__all__ = ["BLOCK", "kernel"]
+
+BLOCK = 4096
+"""Elements per call of a kernel: seven arrays of them fit a 256 KiB second-level cache."""
+
+# A sum over nodes may be taken in any order: SIMD over the nodes of one element.
+SUMMING: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc", "nsz"}}
+
+Loop = Callable[..., None]
+
+
+def at(arrays: tuple[Any, ...], i: int) -> tuple[float, ...]:
+    """Return the i-th element of each array; inside a kernel only."""
+    return tuple(array[i] for array in arrays)
+
+
+@overload(at, jit_options={"forceinline": True, "error_model": "numpy"})
+def _at(arrays, i):  # type: ignore[no-untyped-def]  # Numba compares these names with the lambdas'
+    return {
+        2: lambda arrays, i: (arrays[0][i], arrays[1][i]),
+        3: lambda arrays, i: (arrays[0][i], arrays[1][i], arrays[2][i]),
+        4: lambda arrays, i: (arrays[0][i], arrays[1][i], arrays[2][i], arrays[3][i]),
+        5: lambda arrays, i: (arrays[0][i], arrays[1][i], arrays[2][i], arrays[3][i], arrays[4][i]),
+        6: lambda arrays, i: (
+            arrays[0][i],
+            arrays[1][i],
+            arrays[2][i],
+            arrays[3][i],
+            arrays[4][i],
+            arrays[5][i],
+        ),
+    }[len(arrays)]
+
+
+def _one_output(inputs: Any, outputs: Any) -> None:
+    out = outputs[0]
+    for i in range(out.size):
+        out[i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+
+
+def _two_outputs(inputs: Any, outputs: Any) -> None:
+    for i in range(outputs[0].size):
+        outputs[0][i], outputs[1][i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+
+
+def _three_outputs(inputs: Any, outputs: Any) -> None:
+    for i in range(outputs[0].size):
+        outputs[0][i], outputs[1][i], outputs[2][i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+
+
+def _with_rare(inputs: Any, outputs: Any) -> None:
+    out = outputs[0]
+    rare_at = np.empty(out.size, np.int64)
+    flags = np.empty(out.size, np.uint8)
+    for i in range(out.size):
+        out[i] = common(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+    for i in range(out.size):
+        flags[i] = is_rare(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+    count = 0
+    for i in range(out.size):
+        rare_at[count] = i
+        count += flags[i]
+    for j in range(count):
+        i = rare_at[j]
+        out[i] = rare(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+
+
+@functools.cache
+def _texts() -> dict[str, Any]:
+    rules = {name: np.array(value) if isinstance(value, tuple) else value for name, value in FLOAT64_RULES.items()}
+
+    def decorate(text: Any) -> Any:
+        return njit(**(SUMMING if text.sums_over_nodes else FAST))(text)
+
+    return clone_formulas(ELEMENTARY, scalar_constants(), rules, decorate, __name__)
+
+
+@functools.cache
+def kernel(name: str) -> Loop:
+    """Return ``kernel(inputs, outputs)``: tuples of contiguous float64 arrays of one size <= `BLOCK`.
+
+    Machine code is cached on disk under a name that contains a hash of all texts, so that it never
+    outlives the formulas it was compiled from.
+    """
+    formula = FORMULAS[name]
+    texts = _texts()
+    if formula.has_rare:
+        loop: Loop = _with_rare
+        calls = {part: texts[f"{name}_{part}"] for part in ("common", "rare", "is_rare")}
+    else:
+        loop = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
+        calls = {"text": texts[name]}
+    namespace = {"__name__": __name__, "np": np, "at": at, "range": range, **calls}
+    clone = types.FunctionType(loop.__code__, namespace, name)
+    clone.__module__ = __name__
+    clone.__qualname__ = f"{name}_{texts_digest()}"
+    return njit(cache=True, nogil=True, error_model="numpy")(clone)  # type: ignore[no-any-return]

@@ -1,0 +1,76 @@
+"""The named constants of the formulas.
+
+`EXACT` gives those that are not a float by definition as expressions for mpmath, so that a test can
+evaluate the same texts in 50 digits. Thresholds that part two regimes belong to the text that uses
+them and stand there as well, with the reason.
+"""
+
+from __future__ import annotations
+
+from bmrs_core.formulas import nodes
+
+__all__ = ["EXACT", "FLOAT32_RULES", "FLOAT64_RULES", "SCALARS"]
+
+ZERO = 0.0
+QUARTER = 0.25
+HALF = 0.5
+ONE = 1.0
+TWO = 2.0
+THREE = 3.0
+
+HALF_LOG_2PI = 0.9189385332046728
+INV_SQRT_2PI = 0.3989422804014327
+SQRT_2PI = 2.5066282746310002
+SQRT_2 = 1.4142135623730951
+LOG_2 = 0.6931471805599453
+THIRD = 0.3333333333333333
+TINY = 1e-300
+HUGE = 1e150
+
+SCALARS = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, float)}
+
+EXACT = {
+    "HALF_LOG_2PI": "log(2*pi)/2",
+    "INV_SQRT_2PI": "1/sqrt(2*pi)",
+    "SQRT_2PI": "sqrt(2*pi)",
+    "SQRT_2": "sqrt(2)",
+    "LOG_2": "log(2)",
+    "THIRD": "mpf(1)/3",
+}
+
+# The quadrature rules, by what they are for. FEW: the exponent of the integrand ranges over no more
+# than some 5 nats (24 nodes: truncation below 1e-17 up to a range of 6). MANY: a Gaussian over its
+# effective support, cut where the exponent is -MANY_CUT, i.e. below the precision of the sum.
+FEW = 24
+FEW_T = nodes.T24
+FEW_TC = nodes.T24[::-1]
+FEW_W = nodes.W24
+MANY = 56
+MANY_T = nodes.T56
+MANY_TC = nodes.T56[::-1]
+MANY_W = nodes.W56
+MANY_CUT = 47.0
+
+FLOAT64_RULES = {
+    "FEW": FEW,
+    "FEW_T": FEW_T,
+    "FEW_TC": FEW_TC,
+    "FEW_W": FEW_W,
+    "MANY": MANY,
+    "MANY_T": MANY_T,
+    "MANY_TC": MANY_TC,
+    "MANY_W": MANY_W,
+    "MANY_CUT": MANY_CUT,
+}
+
+FLOAT32_RULES = {
+    "FEW": 10,
+    "FEW_T": nodes.T10,
+    "FEW_TC": nodes.T10[::-1],
+    "FEW_W": nodes.W10,
+    "MANY": 24,
+    "MANY_T": nodes.T24,
+    "MANY_TC": nodes.T24[::-1],
+    "MANY_W": nodes.W24,
+    "MANY_CUT": 23.0,
+}

@@ -1,0 +1,67 @@
+"""Gradients of the log normaliser and of the divergence with respect to mu and sigma."""
+
+from __future__ import annotations
+
+from bmrs_core.formulas.constants import HALF, ONE, TWO, ZERO
+from bmrs_core.formulas.moments import central_moments, effective_support, raw_moments
+from bmrs_core.formulas.normal import J_any, J_is_short, log_normal_mass, log_normal_mass_short, oriented
+from bmrs_core.formulas.primitives import Real, absolute, exp, expm1, minimum, where
+from bmrs_core.formulas.truncated_lognormal import (
+    kl_divergence_common,
+    kl_divergence_is_rare,
+    kl_divergence_rare,
+)
+
+__all__ = ["boundary_terms", "kl_divergence_grad", "log_normalizer_grad"]
+
+# Beyond this distance of both bounds from mu, E[y] and Cov(y, y^2) are exponentially small: sums over
+# nodes would leave rounding errors of 1e-16, boundary terms have full relative accuracy.
+FAR = 2.5
+
+
+def boundary_terms(alpha: Real, beta: Real, w: Real) -> tuple[Real, Real, Real]:
+    """Return (E[y], E[y^2] - 1, E[y^3] - 2 E[y]) of an interior interval from phi(alpha), phi(beta).
+
+    phi(alpha) - phi(beta) is the smaller-exponent density times expm1 of the exponents' difference
+    w |alpha + beta| / 2.
+    """
+    lower, upper, h = oriented(alpha, beta)
+    j = J_any(lower, upper, w, h)
+    at_alpha = exp(-HALF * alpha * alpha) / j
+    at_beta = exp(-HALF * beta * beta) / j
+    drop = -expm1(-w * h)
+    mean = where(absolute(alpha) < absolute(beta), at_alpha * drop, -at_beta * drop)
+    return mean, alpha * at_alpha - beta * at_beta, alpha * alpha * at_alpha - beta * beta * at_beta
+
+
+def log_normalizer_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
+    """Return (log Z, d/dmu, d/dsigma): E[y]/sigma and (E[y^2] - 1)/sigma."""
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    _lower, _upper, h = oriented(alpha, beta)
+    m, start, end = effective_support(alpha, beta, w)
+    _j, tau, square = raw_moments(m, start, end, m)
+    mean, square_excess, _third = boundary_terms(alpha, beta, w)
+    outside = (alpha > ZERO) | (beta < ZERO)
+    d_mu = where(outside, m + tau, mean) / sigma
+    d_sigma = where(outside, (m * m - ONE) + square, square_excess) / sigma
+    short = J_is_short(w, h)
+    value = where(short, log_normal_mass_short(alpha, beta, w), log_normal_mass(alpha, beta, w))
+    return value, d_mu, d_sigma
+
+
+def kl_divergence_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
+    """Return (KL, d/dmu, d/dsigma): -Cov(y, y^2)/(2 sigma) and -Var(y^2)/(2 sigma)."""
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    m, start, end = effective_support(alpha, beta, w)
+    _j, tau, square = raw_moments(m, start, end, m)
+    covariance, variance = central_moments(m, start, end, tau, square)
+    mean, square_excess, third = boundary_terms(alpha, beta, w)
+    far = minimum(-alpha, beta) > FAR
+    covariance = where(far, mean + (third - mean * square_excess), covariance)
+    rare = kl_divergence_is_rare(mu, sigma, a, b)
+    value = where(rare, kl_divergence_rare(mu, sigma, a, b), kl_divergence_common(mu, sigma, a, b))
+    return value, -covariance / (TWO * sigma), -variance / (TWO * sigma)

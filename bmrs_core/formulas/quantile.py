@@ -1,0 +1,200 @@
+"""The quantile of the truncated log-normal in x = log theta, and its gradient.
+
+Three regimes. Interior (mu inside the support): the inverse normal of the smaller of the two tails.
+Tail (mu outside): with R Mills' ratio and A the nearer bound, A t + t^2/2 + log(R(A)/R(A + t)) = y
+is solved for the distance t = (x - bound)/sigma by two Halley steps, y the negative log of the
+survival, so that nothing is lost however far out the tail. Short support: the integral from the
+nearer end, summed, is inverted by Halley steps from an exponential's closed form.
+"""
+
+from __future__ import annotations
+
+from bmrs_core.formulas.constants import (
+    FEW,
+    FEW_T,
+    FEW_W,
+    HALF,
+    HALF_LOG_2PI,
+    INV_SQRT_2PI,
+    ONE,
+    TINY,
+    TWO,
+    ZERO,
+)
+from bmrs_core.formulas.mills import mills
+from bmrs_core.formulas.moments import effective_support, raw_moments
+from bmrs_core.formulas.ndtri import upper_quantile
+from bmrs_core.formulas.normal import J_any, J_is_short, oriented
+from bmrs_core.formulas.primitives import (
+    Bool,
+    Real,
+    absolute,
+    exp,
+    expm1,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    sqrt,
+    sums_over_nodes,
+    where,
+)
+
+__all__ = [
+    "log_quantile_common",
+    "log_quantile_grad",
+    "log_quantile_is_rare",
+    "log_quantile_rare",
+    "offset_from_end",
+    "quantile_common",
+    "quantile_is_rare",
+    "quantile_rare",
+    "short_integral",
+    "short_step",
+    "tail_step",
+]
+
+# From this distance of the nearer bound, or this depth in nats, the first guess is the asymptotic one,
+# which leaves out log(1 + t/A) < 1/A^2 of t; nearer, it is the inverse normal, exact but for cancellation.
+FAR_BOUND = 30.0
+FAR_DEPTH = 700.0
+# Below this exponent across the support its slope is left out of the first guess.
+FLAT = 1e-3
+
+
+def log_quantile_is_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether the support is short."""
+    return J_is_short((b - a) / sigma, HALF * absolute((a - mu) / sigma + (b - mu) / sigma))
+
+
+def tail_step(t: Real, lower: Real, near: Real, y: Real) -> Real:
+    """Return t after one Halley step on lower t + t^2/2 + log(R(lower)/R(lower + t)) = y."""
+    z = lower + t
+    r = mills(z)
+    newton = ((lower + HALF * t) * t + log(near / r) - y) * r
+    curvature = (ONE - z * r) / r
+    return maximum(t - newton / (ONE - HALF * newton * curvature), ZERO)
+
+
+def log_quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return x(u) of a support that is not short."""
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    flipped = alpha + beta < ZERO
+    lower, upper, h = oriented(alpha, beta)
+    p = where(flipped, ONE - u, u)
+    q = where(flipped, u, ONE - u)
+    in_tail = lower >= ZERO
+    near = mills(absolute(lower))
+    far = mills(upper)
+    square = HALF * lower * lower
+
+    outside_lower = INV_SQRT_2PI * exp(-square) * near
+    outside_upper = INV_SQRT_2PI * exp(-HALF * upper * upper) * far
+    below = q * outside_lower + p * (ONE - outside_upper)
+    above = q * (ONE - outside_lower) + p * outside_upper
+
+    rest = exp(-w * h) * far / near
+    log_survival = log(where(in_tail, maximum(q + p * rest, TINY), maximum(minimum(below, above), TINY)))
+    y = where(p < HALF, -log1p(-p * (ONE - minimum(rest, ONE))), -log_survival)
+    depth = where(in_tail, y + square + HALF_LOG_2PI - log(near), -log_survival)
+    z = upper_quantile(depth)
+
+    asymptotic = TWO * y / (lower + sqrt(square + square + TWO * y) + TINY)
+    t = where((lower < FAR_BOUND) & (depth < FAR_DEPTH), z - lower, asymptotic)
+    t = maximum(where(in_tail, t, ZERO), ZERO)
+    t = tail_step(t, absolute(lower), near, y)
+    t = minimum(tail_step(t, absolute(lower), near, y), w)
+
+    signed = where((below < above) == flipped, z, -z)
+    from_end = where(flipped, b - sigma * t, a + sigma * t)
+    x = minimum(maximum(where(in_tail, from_end, mu + sigma * signed), a), b)
+    return where(u > ZERO, where(u < ONE, x, b), a)
+
+
+@sums_over_nodes
+def short_integral(t: Real, slope: Real) -> Real:
+    """Return the integral of exp(-tau (slope + tau/2)) from 0 to t."""
+    total = ZERO
+    for j in range(FEW):
+        tau = t * FEW_T[j]
+        total = total + FEW_W[j] * exp(-tau * (slope + HALF * tau))
+    return t * total
+
+
+def short_step(t: Real, slope: Real, target: Real, w: Real) -> Real:
+    """Return t after one Halley step on short_integral(t, slope) = target."""
+    newton = (short_integral(t, slope) - target) * exp(t * (slope + HALF * t))
+    return minimum(maximum(t - newton / (ONE + HALF * newton * (slope + t)), ZERO), w)
+
+
+def offset_from_end(fraction: Real, slope: Real, w: Real) -> Real:
+    """Return the distance t from an end within which the fraction of a short support's mass lies."""
+    target = fraction * short_integral(w, slope)
+    mean_slope = slope + HALF * w
+    steep = absolute(mean_slope * w) > FLAT
+    safe_slope = where(steep, mean_slope, ONE)
+    t = where(steep, -log1p(fraction * expm1(-safe_slope * w)) / safe_slope, fraction * w)
+    t = short_step(t, slope, target, w)
+    t = short_step(t, slope, target, w)
+    return short_step(t, slope, target, w)
+
+
+def log_quantile_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return x(u) of a short support."""
+    w = (b - a) / sigma
+    from_a = u < HALF
+    t = offset_from_end(where(from_a, u, ONE - u), where(from_a, (a - mu) / sigma, (mu - b) / sigma), w)
+    return minimum(maximum(where(from_a, a + sigma * t, b - sigma * t), a), b)
+
+
+def quantile_is_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether the support is short."""
+    return log_quantile_is_rare(u, mu, sigma, a, b)
+
+
+def quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return theta(u)."""
+    return exp(log_quantile_common(u, mu, sigma, a, b))
+
+
+def quantile_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return theta(u) of a short support."""
+    return exp(log_quantile_rare(u, mu, sigma, a, b))
+
+
+def log_quantile_grad(
+    u: Real, mu: Real, sigma: Real, a: Real, b: Real
+) -> tuple[Real, Real, Real]:
+    """Return (x(u), dx/dmu, dx/dsigma).
+
+    dx/dmu = u (1 - u) (E[y | y > xi] - E[y | y < xi]) / f(xi), and y^2 in place of y for dx/dsigma:
+    differences of conditional means, where 1 - (1 - u) phi(alpha)/phi(xi) - u phi(beta)/phi(xi) would cancel.
+    """
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    flipped = alpha + beta < ZERO
+    lower, upper, h = oriented(alpha, beta)
+    rare = log_quantile_is_rare(u, mu, sigma, a, b)
+    x = where(rare, log_quantile_rare(u, mu, sigma, a, b), log_quantile_common(u, mu, sigma, a, b))
+    t = where(flipped, (b - x) / sigma, (x - a) / sigma)
+    rest = where(flipped, (x - a) / sigma, (b - x) / sigma)
+    inside = lower < ZERO
+    xi = where(inside, where(flipped, mu - x, x - mu) / sigma, lower + t)
+
+    m_l, start_l, end_l = effective_support(lower, xi, t)
+    m_r, start_r, end_r = effective_support(xi, upper, rest)
+    _j_l, mean_l, square_l = raw_moments(m_l, start_l, end_l, m_l)
+    _j_r, mean_r, square_r = raw_moments(m_r, start_r, end_r, m_r)
+    back = where(m_l > lower, m_l - xi, -t)
+    ahead = where(m_r > xi, m_r - xi, ZERO)
+    means = (ahead + mean_r) - (back + mean_l)
+    squares = (ahead * (m_r + xi) + square_r) - (back * (m_l + xi) + square_l)
+    exponent = where(inside, HALF * xi * xi, t * (lower + HALF * t))
+    inverse_density = u * (ONE - u) * J_any(lower, upper, w, h) * exp(exponent)
+    d_mu = inverse_density * means
+    d_sigma = inverse_density * where(flipped, -squares, squares)
+    within = (u > ZERO) & (u < ONE)
+    return x, where(within, d_mu, ZERO), where(within, d_sigma, ZERO)

@@ -1,0 +1,252 @@
+"""The truncated log-normal posterior q (paper Eq. 7): normaliser, divergence from the prior, mean.
+
+x = log theta is normal with mu, sigma, truncated to [a, b] in log units; alpha = (a - mu)/sigma,
+beta = (b - mu)/sigma, w = (b - a)/sigma. The prior is log-uniform on the same support.
+"""
+
+from __future__ import annotations
+
+from bmrs_core.formulas.constants import (
+    FEW,
+    FEW_T,
+    FEW_TC,
+    FEW_W,
+    HALF,
+    MANY,
+    MANY_T,
+    MANY_TC,
+    MANY_W,
+    ONE,
+    QUARTER,
+    SQRT_2PI,
+    THIRD,
+    TWO,
+    ZERO,
+)
+from bmrs_core.formulas.mills import mills, mills_excess
+from bmrs_core.formulas.moments import effective_support
+from bmrs_core.formulas.normal import (
+    J_any,
+    J_is_short,
+    J_wide,
+    log_normal_mass,
+    log_normal_mass_short,
+    oriented,
+)
+from bmrs_core.formulas.primitives import (
+    Bool,
+    Real,
+    absolute,
+    exp,
+    expm1,
+    log,
+    log1p,
+    sums_over_nodes,
+    where,
+)
+
+__all__ = [
+    "excess_exp",
+    "kl_divergence_common",
+    "kl_divergence_is_rare",
+    "kl_divergence_rare",
+    "log_mean_common",
+    "log_mean_is_rare",
+    "log_mean_rare",
+    "log_normalizer_common",
+    "log_normalizer_is_rare",
+    "log_normalizer_rare",
+    "mean_common",
+    "mean_is_rare",
+    "mean_rare",
+    "tilt",
+]
+
+# Where the divergence is below about 0.4 nats it is summed, elsewhere it is in closed form: FLAT_SLOPE
+# bounds w h, twice the exponent's linear range, FLAT_WIDTH bounds w. At the border the closed form
+# loses a factor of about 10 to cancellation, which the condition number there (>= 4) mostly covers.
+FLAT_SLOPE = 4.5
+FLAT_WIDTH = 5.0
+
+# Below this sigma theta varies by less than a factor of e over q, and exp(x - mode) - 1 is summed.
+NARROW = 0.1
+
+# Reciprocal factorials.
+E3 = 0.16666666666666666
+E4 = 0.041666666666666664
+E5 = 0.008333333333333333
+E6 = 0.001388888888888889
+E7 = 0.0001984126984126984
+E8 = 2.48015873015873e-05
+E9 = 2.7557319223985893e-06
+E10 = 2.755731922398589e-07
+E11 = 2.505210838544172e-08
+E12 = 2.08767569878681e-09
+E13 = 1.6059043836821613e-10
+E14 = 1.1470745597729725e-11
+E15 = 7.647163731819816e-13
+
+
+def log_normalizer_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether the support is short."""
+    return J_is_short((b - a) / sigma, HALF * absolute((a - mu) / sigma + (b - mu) / sigma))
+
+
+def log_normalizer_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return log Z = log(Phi(beta) - Phi(alpha))."""
+    return log_normal_mass((a - mu) / sigma, (b - mu) / sigma, (b - a) / sigma)
+
+
+def log_normalizer_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return log Z of a short support."""
+    return log_normal_mass_short((a - mu) / sigma, (b - mu) / sigma, (b - a) / sigma)
+
+
+def kl_divergence_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether q is so nearly uniform in x that the closed form would cancel."""
+    w = (b - a) / sigma
+    slope = w * HALF * absolute((a - mu) / sigma + (b - mu) / sigma)
+    return (slope < FLAT_SLOPE) & (w < FLAT_WIDTH)
+
+
+def kl_divergence_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return KL(q || p) = log(w / J) + E_q[e], e the exponent relative to the mode.
+
+    E[e] = -(1 + (A phi(A) - B phi(B))/Z - m^2)/2. In a tail A^2 is taken out analytically: what is
+    left are excesses 1 - z mills(z), so that nothing of the size of A^2 is ever subtracted.
+    """
+    w = (b - a) / sigma
+    lower, upper, h = oriented((a - mu) / sigma, (b - mu) / sigma)
+    in_tail = lower >= ZERO
+    near = mills(absolute(lower))
+    far = mills(upper)
+    at_upper = exp(where(in_tail, -w * h, -HALF * upper * upper))
+    at_lower = exp(-HALF * lower * lower)
+    j = where(in_tail, near, SQRT_2PI - at_lower * near) - at_upper * far
+    lower_term = lower * where(in_tail, mills_excess(absolute(lower)), at_lower)
+    upper_term = upper * where(in_tail, mills_excess(upper), ONE) + where(in_tail, TWO * w * h * far, ZERO)
+    return log(w / j) - HALF * (ONE + (lower_term - at_upper * upper_term) / j)
+
+
+def excess_exp(x: Real) -> Real:
+    """Return e^x - 1 - x >= 0 with full relative accuracy near 0.
+
+    Below 1/2 in magnitude by its Taylor series to x^14 (truncation below 2e-17 of the sum).
+    """
+    s = E15 * x + E14
+    s = (s * x + E13) * x + E12
+    s = (s * x + E11) * x + E10
+    s = (s * x + E9) * x + E8
+    s = (s * x + E7) * x + E6
+    s = (s * x + E5) * x + E4
+    s = (s * x + E3) * x + HALF
+    return where(absolute(x) < HALF, x * x * s, expm1(x) - x)
+
+
+@sums_over_nodes
+def kl_divergence_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return KL(q || p) of a nearly uniform q, to full relative accuracy however small.
+
+    With f the exponent over the support less its mean under the prior, E_p[f] = 0, so that
+    E_p[e^f] = 1 + E_p[e^f - 1 - f] and E_q[f] = E_p[f (e^f - 1)] / E_p[e^f]: sums of non-negative terms.
+    """
+    w = (b - a) / sigma
+    p = w * QUARTER * ((a - mu) / sigma + (b - mu) / sigma)
+    q = QUARTER * HALF * w * w
+    excess = ZERO
+    first = ZERO
+    for j in range(FEW):
+        t = FEW_T[j] - FEW_TC[j]
+        f = -(p * t + q * (t * t - THIRD))
+        excess = excess + FEW_W[j] * excess_exp(f)
+        first = first + FEW_W[j] * (f * expm1(f))
+    return first / (ONE + excess) - log1p(excess)
+
+
+def tilt(mu: Real, sigma: Real, a: Real, b: Real, k: Real) -> tuple[Real, Real]:
+    """Return (anchor, D) with E[theta^k] = exp(k anchor + D) J_k / J_0.
+
+    J_0 and J_k belong to N(mu, sigma^2) and N(mu + k sigma^2, sigma^2) on [a, b], each anchored at
+    its own mode. The anchor is one of a, b, mu, hence exact; D is a sum of terms of one sign, so
+    mu + k sigma^2/2 is never formed to be subtracted again.
+    """
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    shift = k * sigma
+    below = alpha > ZERO
+    above = beta < ZERO
+    tilted_below = alpha - shift > ZERO
+    tilted_above = beta - shift < ZERO
+    anchor = where(tilted_below, a, where(tilted_above, b, where(below, a, mu)))
+    at_mode = where(below, HALF * (shift - alpha) * (shift - alpha), HALF * shift * shift)
+    at_b = where(below, -HALF * (b - a) / sigma * (alpha + beta), where(above, ZERO, -HALF * beta * beta))
+    return anchor, where(tilted_below, ZERO, where(tilted_above, at_b, at_mode))
+
+
+def mean_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether the support is short for q or for theta q."""
+    w = (b - a) / sigma
+    middle = HALF * ((a - mu) / sigma + (b - mu) / sigma)
+    return J_is_short(w, absolute(middle)) | J_is_short(w, absolute(middle - sigma))
+
+
+def mean_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return E[theta]."""
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    lower, upper, h = oriented(alpha, beta)
+    lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
+    anchor, d = tilt(mu, sigma, a, b, ONE)
+    return exp(anchor + d) * (J_wide(lower1, upper1, w, h1) / J_wide(lower, upper, w, h))
+
+
+def mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return E[theta] where either support is short."""
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    lower, upper, h = oriented(alpha, beta)
+    lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
+    anchor, d = tilt(mu, sigma, a, b, ONE)
+    return exp(anchor + d) * (J_any(lower1, upper1, w, h1) / J_any(lower, upper, w, h))
+
+
+def log_mean_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether a support is short, or theta so near 1 that its logarithm needs a sum of its own."""
+    anchor, _d = tilt(mu, sigma, a, b, ONE)
+    near_one = (absolute(anchor) < ONE) & (sigma < NARROW)
+    return mean_is_rare(mu, sigma, a, b) | near_one
+
+
+def log_mean_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return log E[theta]."""
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    lower, upper, h = oriented(alpha, beta)
+    lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
+    anchor, d = tilt(mu, sigma, a, b, ONE)
+    return anchor + (d + log(J_wide(lower1, upper1, w, h1) / J_wide(lower, upper, w, h)))
+
+
+@sums_over_nodes
+def log_mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return log E[theta]: for a narrow q as m + log(1 + E[exp(x - m) - 1]), m its mode."""
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    w = (b - a) / sigma
+    lower, upper, h = oriented(alpha, beta)
+    lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
+    anchor, d = tilt(mu, sigma, a, b, ONE)
+    ratio = J_any(lower1, upper1, w, h1) / J_any(lower, upper, w, h)
+    m, start, end = effective_support(alpha, beta, w)
+    mass = ZERO
+    excess = ZERO
+    for j in range(MANY):
+        tau = start * MANY_TC[j] + end * MANY_T[j]
+        g = MANY_W[j] * exp(-tau * (m + HALF * tau))
+        mass = mass + g
+        excess = excess + g * expm1(sigma * tau)
+    mode = where(alpha > ZERO, a, where(beta < ZERO, b, mu))
+    return where(sigma < NARROW, mode + log1p(excess / mass), anchor + (d + log(ratio)))
