@@ -1,0 +1,79 @@
+"""PyTorch tensors and JAX arrays are answered in kind, with NumPy's numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .signatures import EVERY, Signature, name_of
+
+EVERY_FUNCTION = pytest.mark.parametrize("signature", EVERY, ids=name_of)
+# The array-API text evaluates exp and log with another library's rounding; values here have κ below about
+# 100.
+FLOAT64 = 1e-12
+
+
+def assert_agrees(found: list[Any], expected: list[Any], rtol: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.asarray(one), other, rtol=rtol, atol=1e-300)
+
+
+@EVERY_FUNCTION
+def test_torch_float64(signature: Signature) -> None:
+    torch = pytest.importorskip("torch")
+    arrays = signature.arrays()
+    found = signature.call(*(torch.from_numpy(array) for array in arrays))
+    assert all(isinstance(answer, torch.Tensor) and answer.dtype == torch.float64 for answer in found)
+    assert_agrees(found, signature.call(*arrays), FLOAT64)
+
+
+@EVERY_FUNCTION
+def test_torch_float32(signature: Signature) -> None:
+    torch = pytest.importorskip("torch")
+    arrays = signature.arrays(np.float32)
+    found = signature.call(*(torch.from_numpy(array) for array in arrays))
+    assert all(answer.dtype == torch.float32 for answer in found)
+    # Computed in float64 and rounded once, so at most one float32 rounding apart.
+    assert_agrees(found, signature.call(*arrays), 1.2e-7)
+
+
+@EVERY_FUNCTION
+def test_jax_float64(signature: Signature) -> None:
+    jax = pytest.importorskip("jax")
+    arrays = signature.arrays()
+    with jax.enable_x64(True):
+        found = signature.call(*(jax.numpy.asarray(array) for array in arrays))
+        assert all(isinstance(answer, jax.Array) and answer.dtype == np.float64 for answer in found)
+        assert_agrees(found, signature.call(*arrays), FLOAT64)
+
+
+@EVERY_FUNCTION
+def test_tensors_keep_their_shape_and_broadcast(signature: Signature) -> None:
+    torch = pytest.importorskip("torch")
+    first, *rest = (torch.from_numpy(array) for array in signature.arrays())
+    for answer in signature.call(first[:, None], *(tensor[:3] for tensor in rest)):
+        assert tuple(answer.shape) == ((6, 3) if rest else (6, 1))
+    for answer in signature.call(first[:0], *(tensor[:0] for tensor in rest)):
+        assert tuple(answer.shape) == (0,)
+
+
+def test_a_tensor_that_requires_grad_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    import bmrs_core
+
+    mu = torch.tensor([-3.0], requires_grad=True)
+    with pytest.raises(TypeError, match="detach"):
+        bmrs_core.delta_f_normal(mu, torch.tensor([0.5]))
+
+
+def test_bounds_may_be_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    import bmrs_core
+
+    mu, sigma = torch.tensor([-3.0, -1.0]).double(), torch.tensor([0.5, 2.0]).double()
+    log_a = torch.tensor([-20.0, -10.0]).double()
+    found = bmrs_core.log_normalizer(mu, sigma, log_a=log_a)
+    expected = bmrs_core.log_normalizer(mu.numpy(), sigma.numpy(), log_a=log_a.numpy())
+    np.testing.assert_allclose(found.numpy(), expected, rtol=FLOAT64)
