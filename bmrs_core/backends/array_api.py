@@ -39,7 +39,11 @@ def bind_namespace(xp: ModuleType) -> dict[str, Any]:
     """
 
     def where(condition: Any, x: Any, y: Any) -> Any:
-        return xp.where(condition, _array(x, condition_like(x, y, condition), xp), _array(y, condition_like(x, y, condition), xp))
+        return xp.where(
+            condition,
+            _array(x, condition_like(x, y, condition), xp),
+            _array(y, condition_like(x, y, condition), xp),
+        )
 
     def condition_like(x: Any, y: Any, condition: Any) -> Any:
         for value in (x, y):

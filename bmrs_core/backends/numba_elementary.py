@@ -32,7 +32,7 @@ SMALLEST_NORMAL = 2.2250738585072014e-308
 
 
 @intrinsic
-def _bits(_context: Any, x: Any) -> Any:
+def _bits(_context: Any, _x: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(types.int64))
 
@@ -40,7 +40,7 @@ def _bits(_context: Any, x: Any) -> Any:
 
 
 @intrinsic
-def _from_bits(_context: Any, i: Any) -> Any:
+def _from_bits(_context: Any, _i: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(types.float64))
 
@@ -81,8 +81,8 @@ def _exp_tail(r: float) -> float:
 @njit(**FAST)
 def exp(x: float) -> float:
     """e^x."""
-    clipped = EXP_MIN if x < EXP_MIN else x
-    clipped = EXP_MAX if clipped > EXP_MAX else clipped
+    clipped = max(x, EXP_MIN)
+    clipped = min(clipped, EXP_MAX)
     k, r = _reduce(clipped)
     half = math.floor(0.5 * k)
     y = ((1.0 + _exp_tail(r)) * _power_of_two(half)) * _power_of_two(k - half)
@@ -92,8 +92,8 @@ def exp(x: float) -> float:
 @njit(**FAST)
 def expm1(x: float) -> float:
     """e^x - 1 as 2^k (e^r - 1) + (2^k - 1)."""
-    clipped = -40.0 if x < -40.0 else x
-    clipped = EXP_MAX if clipped > EXP_MAX else clipped
+    clipped = max(x, -40.0)
+    clipped = min(clipped, EXP_MAX)
     k, r = _reduce(clipped)
     half = math.floor(0.5 * k)
     low, high = _power_of_two(half), _power_of_two(k - half)
@@ -105,7 +105,7 @@ def expm1(x: float) -> float:
 
 @njit(error_model="numpy", forceinline=True, nogil=True)
 def _log_positive(x: float) -> float:
-    """Log of a finite normal x: x = 2^e (1 + f), sqrt(1/2) < 1 + f <= sqrt 2, and fdlibm's series for log(1 + f)."""
+    """Log of a finite normal x = 2^e (1 + f), sqrt(1/2) < 1 + f <= sqrt 2, log(1 + f) by fdlibm's series."""
     bits = _bits(x)
     m = _from_bits((bits & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000)
     # 2^52 with the biased exponent in its low bits, less 2^52: an exact conversion that is SIMD everywhere.
@@ -156,13 +156,13 @@ def where(condition: bool, x: float, y: float) -> float:
 @njit(**FAST)
 def maximum(x: float, y: float) -> float:
     """Return the larger of the two; NaN if the first is."""
-    return y if x < y else x
+    return max(x, y)
 
 
 @njit(**FAST)
 def minimum(x: float, y: float) -> float:
     """Return the smaller of the two; NaN if the first is."""
-    return y if x > y else x
+    return min(x, y)
 
 
 ELEMENTARY = {

@@ -37,7 +37,8 @@ def at(arrays: tuple[Any, ...], i: int) -> tuple[float, ...]:
 
 
 @overload(at, jit_options={"forceinline": True, "error_model": "numpy"})
-def _at(arrays, i):  # type: ignore[no-untyped-def]  # Numba compares these names with the lambdas'
+def _at(arrays, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
+    # Numba compares the signature with the lambdas', which can carry no annotations.
     return {
         2: lambda arrays, i: (arrays[0][i], arrays[1][i]),
         3: lambda arrays, i: (arrays[0][i], arrays[1][i], arrays[2][i]),
@@ -89,7 +90,9 @@ def _with_rare(inputs: Any, outputs: Any) -> None:
 
 @functools.cache
 def _texts() -> dict[str, Any]:
-    rules = {name: np.array(value) if isinstance(value, tuple) else value for name, value in FLOAT64_RULES.items()}
+    rules = {
+        name: np.array(value) if isinstance(value, tuple) else value for name, value in FLOAT64_RULES.items()
+    }
 
     def decorate(text: Any) -> Any:
         return njit(**(SUMMING if text.sums_over_nodes else FAST))(text)

@@ -72,9 +72,7 @@ def reduced_posterior(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real) -> tuple
     return mu_p + (mu - mu_p) * (r * r / scale), sigma_p / sqrt(scale)
 
 
-def exponent_gap(
-    alpha: Real, beta: Real, w: Real, r: Real, alpha_p: Real, beta_p: Real, delta: Real
-) -> Real:
+def exponent_gap(alpha: Real, beta: Real, w: Real, r: Real, alpha_p: Real, beta_p: Real, delta: Real) -> Real:
     """Return the exponent of q times the reduced prior at its mode, less theirs at their own modes.
 
     delta = (mu_p - mu)/sigma, r = sigma_p/sigma; the product's mode is mu~_q, or the bound next to it.
@@ -214,9 +212,7 @@ def log_mass_ratio(mu: Real, sigma: Real, a: Real, b: Real, lower: Real, upper: 
 def log_mass(lower: Real, upper: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return log P(lower <= x <= upper), near 0 from the complement."""
     inside = log_mass_ratio(mu, sigma, a, b, lower, upper)
-    outside = exp(log_mass_ratio(mu, sigma, a, b, a, lower)) + exp(
-        log_mass_ratio(mu, sigma, a, b, upper, b)
-    )
+    outside = exp(log_mass_ratio(mu, sigma, a, b, a, lower)) + exp(log_mass_ratio(mu, sigma, a, b, upper, b))
     return where(outside < HALF, log1p(-minimum(outside, HALF)), inside)
 
 
@@ -247,9 +243,7 @@ def delta_f_uniform_rare(mu: Real, sigma: Real, lower: Real, upper: Real, a: Rea
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     outside_prior = ((lower - a) + (b - upper)) / (b - a)
-    outside = exp(log_mass_ratio(mu, sigma, a, b, a, lower)) + exp(
-        log_mass_ratio(mu, sigma, a, b, upper, b)
-    )
+    outside = exp(log_mass_ratio(mu, sigma, a, b, a, lower)) + exp(log_mass_ratio(mu, sigma, a, b, upper, b))
     complement = log1p(-minimum(outside, HALF)) - log1p(-minimum(outside_prior, HALF))
     direct = log_mass_ratio(mu, sigma, a, b, lower, upper) - log((upper - lower) / (b - a))
     general = where((outside < HALF) & (outside_prior < HALF), complement, direct)

@@ -91,9 +91,7 @@ def central_moments(m: Real, start: Real, end: Real, tau_mean: Real, square_mean
 
 
 @sums_over_nodes
-def exponential_moments(
-    m: Real, start: Real, end: Real, sigma: Real
-) -> tuple[Real, Real, Real, Real]:
+def exponential_moments(m: Real, start: Real, end: Real, sigma: Real) -> tuple[Real, Real, Real, Real]:
     """Return (E[v], Var(v), Cov(v, tau), Cov(v, y^2)) of v = exp(sigma tau) - 1."""
     total = ZERO
     v_sum = ZERO

@@ -13,7 +13,6 @@ from __future__ import annotations
 from bmrs_core.formulas.constants import (
     FEW,
     FEW_T,
-    FEW_TC,
     FEW_W,
     HALF,
     HALF_LOG_2PI,

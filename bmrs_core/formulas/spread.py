@@ -11,18 +11,18 @@ from bmrs_core.formulas.moments import (
 )
 from bmrs_core.formulas.normal import J_any, oriented
 from bmrs_core.formulas.primitives import Real, exp, expm1, log, maximum, sqrt, where
-from bmrs_core.formulas.truncated_lognormal import log_mean_rare, tilt
+from bmrs_core.formulas.truncated_lognormal import anchored_exp, log_mean_rare, mode_of, tilt
 
-__all__ = ["log_mean_grad", "log_second_moment_ratio", "mode_offset", "narrow_moments", "snr", "variance"]
+__all__ = ["log_mean_grad", "mode_offset", "narrow_moments", "second_moment", "snr", "variance"]
 
-# Below this log(E[theta^2] / E[theta]^2), i.e. a relative spread of about 0.3, the spread is the centred
+# Below this log(E[theta^2] / E[theta]^2), i.e. a relative spread of about 0.8, the spread is the centred
 # second moment of exp(x - mode) - 1; above, it follows from the ratio, which by then has lost no more
-# than a factor of 10 to cancellation.
-NARROW_RATIO = 0.1
+# than a factor of 4 to cancellation.
+NARROW_RATIO = 0.5
 
 
-def log_second_moment_ratio(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
-    """Return log(E[theta^2] / E[theta]^2) >= 0."""
+def second_moment(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real]:
+    """Return (E[theta^2], log(E[theta^2] / E[theta]^2))."""
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     w = (b - a) / sigma
@@ -34,7 +34,8 @@ def log_second_moment_ratio(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     j2 = J_any(lower2, upper2, w, h2)
     anchor1, d1 = tilt(mu, sigma, a, b, ONE)
     anchor2, d2 = tilt(mu, sigma, a, b, TWO)
-    return TWO * (anchor2 - anchor1) + (d2 - TWO * d1) + log(j2 / j1 * (j / j1))
+    ratio = TWO * (anchor2 - anchor1) + (d2 - TWO * d1) + log(j2 / j1 * (j / j1))
+    return anchored_exp(TWO * anchor2, d2, j2 / j), ratio
 
 
 def mode_offset(alpha: Real, beta: Real, w: Real, shift: Real) -> Real:
@@ -59,30 +60,23 @@ def narrow_moments(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real,
     offset = mode_offset(alpha, beta, w, shift)
     m, start, end = effective_support_spanning(alpha, beta, w, offset + start2, offset + end2)
     mean, variance_, with_tau, with_square = exponential_moments(m, start, end, sigma)
-    mode = where(alpha > ZERO, a, where(beta < ZERO, b, mu))
-    return mode, mean, variance_, with_tau, with_square
+    return mode_of(mu, a, b), mean, variance_, with_tau, with_square
 
 
 def snr(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return E[theta] / sqrt(Var(theta))."""
-    ratio = log_second_moment_ratio(mu, sigma, a, b)
+    _second, ratio = second_moment(mu, sigma, a, b)
     _mode, mean, spread, _with_tau, _with_square = narrow_moments(mu, sigma, a, b)
     wide = maximum(ratio, NARROW_RATIO)
-    return where(
-        ratio < NARROW_RATIO, (ONE + mean) / sqrt(spread), exp(-HALF * wide) / sqrt(-expm1(-wide))
-    )
+    return where(ratio < NARROW_RATIO, (ONE + mean) / sqrt(spread), exp(-HALF * wide) / sqrt(-expm1(-wide)))
 
 
 def variance(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return Var(theta)."""
-    ratio = log_second_moment_ratio(mu, sigma, a, b)
+    second, ratio = second_moment(mu, sigma, a, b)
     mode, _mean, spread, _with_tau, _with_square = narrow_moments(mu, sigma, a, b)
     wide = maximum(ratio, NARROW_RATIO)
-    log_e = log_mean_rare(mu, sigma, a, b)
-    deviation = where(
-        ratio < NARROW_RATIO, exp(mode) * sqrt(spread), exp(log_e + HALF * wide) * sqrt(-expm1(-wide))
-    )
-    return deviation * deviation
+    return where(ratio < NARROW_RATIO, anchored_exp(mode, mode, spread), second * -expm1(-wide))
 
 
 def log_mean_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
@@ -95,7 +89,7 @@ def log_mean_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, 
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     w = (b - a) / sigma
-    ratio = log_second_moment_ratio(mu, sigma, a, b)
+    _second, ratio = second_moment(mu, sigma, a, b)
     _mode, mean, _spread, with_tau, with_square = narrow_moments(mu, sigma, a, b)
     m, start, end = effective_support(alpha, beta, w)
     _j, tau0, square0 = raw_moments(m, start, end, m)

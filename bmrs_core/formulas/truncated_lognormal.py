@@ -41,12 +41,16 @@ from bmrs_core.formulas.primitives import (
     expm1,
     log,
     log1p,
+    maximum,
+    minimum,
     sums_over_nodes,
     where,
 )
 
 __all__ = [
+    "anchored_exp",
     "excess_exp",
+    "is_narrow",
     "kl_divergence_common",
     "kl_divergence_is_rare",
     "kl_divergence_rare",
@@ -59,6 +63,7 @@ __all__ = [
     "mean_common",
     "mean_is_rare",
     "mean_rare",
+    "mode_of",
     "tilt",
 ]
 
@@ -68,8 +73,11 @@ __all__ = [
 FLAT_SLOPE = 4.5
 FLAT_WIDTH = 5.0
 
-# Below this sigma theta varies by less than a factor of e over q, and exp(x - mode) - 1 is summed.
-NARROW = 0.1
+# Where x varies by less than this over q, and log E[theta] may be near 0, exp(x - mode) - 1 is summed.
+NARROW = 0.3
+
+# Below this |x| neither e^x nor e^-x overflows.
+MODERATE = 700.0
 
 # Reciprocal factorials.
 E3 = 0.16666666666666666
@@ -183,6 +191,12 @@ def tilt(mu: Real, sigma: Real, a: Real, b: Real, k: Real) -> tuple[Real, Real]:
     return anchor, where(tilted_below, ZERO, where(tilted_above, at_b, at_mode))
 
 
+def anchored_exp(anchor: Real, d: Real, factor: Real) -> Real:
+    """Return exp(anchor + d) factor; where nothing can overflow without rounding the sum."""
+    moderate = (absolute(anchor) < MODERATE) & (absolute(d) < MODERATE)
+    return exp(where(moderate, anchor, ZERO)) * (exp(where(moderate, d, anchor + d)) * factor)
+
+
 def mean_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
     """Tell whether the support is short for q or for theta q."""
     w = (b - a) / sigma
@@ -198,7 +212,7 @@ def mean_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     lower, upper, h = oriented(alpha, beta)
     lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
     anchor, d = tilt(mu, sigma, a, b, ONE)
-    return exp(anchor + d) * (J_wide(lower1, upper1, w, h1) / J_wide(lower, upper, w, h))
+    return anchored_exp(anchor, d, J_wide(lower1, upper1, w, h1) / J_wide(lower, upper, w, h))
 
 
 def mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
@@ -209,13 +223,23 @@ def mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     lower, upper, h = oriented(alpha, beta)
     lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
     anchor, d = tilt(mu, sigma, a, b, ONE)
-    return exp(anchor + d) * (J_any(lower1, upper1, w, h1) / J_any(lower, upper, w, h))
+    return anchored_exp(anchor, d, J_any(lower1, upper1, w, h1) / J_any(lower, upper, w, h))
+
+
+def mode_of(mu: Real, a: Real, b: Real) -> Real:
+    """Return the mode of q in x."""
+    return minimum(maximum(mu, a), b)
+
+
+def is_narrow(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether x varies by less than about NARROW over q."""
+    m = minimum(maximum((a - mu) / sigma, ZERO), (b - mu) / sigma)
+    return (sigma < NARROW * (ONE + absolute(m))) | (b - a < NARROW)
 
 
 def log_mean_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
     """Tell whether a support is short, or theta so near 1 that its logarithm needs a sum of its own."""
-    anchor, _d = tilt(mu, sigma, a, b, ONE)
-    near_one = (absolute(anchor) < ONE) & (sigma < NARROW)
+    near_one = (absolute(mode_of(mu, a, b)) < ONE) & is_narrow(mu, sigma, a, b)
     return mean_is_rare(mu, sigma, a, b) | near_one
 
 
@@ -248,5 +272,5 @@ def log_mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
         g = MANY_W[j] * exp(-tau * (m + HALF * tau))
         mass = mass + g
         excess = excess + g * expm1(sigma * tau)
-    mode = where(alpha > ZERO, a, where(beta < ZERO, b, mu))
-    return where(sigma < NARROW, mode + log1p(excess / mass), anchor + (d + log(ratio)))
+    narrow = is_narrow(mu, sigma, a, b)
+    return where(narrow, mode_of(mu, a, b) + log1p(excess / mass), anchor + (d + log(ratio)))
