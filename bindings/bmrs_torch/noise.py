@@ -60,7 +60,7 @@ def multiplicative_noise(
     Returns
     -------
     Tensor
-        Shape and dtype of `x`. Computed in float64 and rounded once.
+        Shape and dtype of `x`. θ is computed in float64.
 
     Raises
     ------

@@ -82,17 +82,20 @@ def draw_noise(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor, l
 
 
 class ReferenceNoise(torch.autograd.Function):
-    """y = x·θ·mask with the analytic backward pass; the noise is drawn again there, from the same seed."""
+    """y = x·θ·mask with the analytic backward pass; the noise is drawn again there, from the same seed.
+
+    θ, its derivatives and all sums are float64; products of the size of `x` float32 (float64 for float64).
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
     ) -> Tensor:
-        """Multiply `x` by the noise and the mask in float64 and round to the dtype of `x`."""
+        """Multiply `x` by the noise and the mask."""
         ctx.save_for_backward(x, mu, log_sigma, mask, seed)
         ctx.layout = layout
         theta = draw_noise(x.shape, mu, log_sigma, seed, layout).theta
-        return (x.double() * (theta * _along(mask, layout, x.ndim))).to(x.dtype)
+        return _scaled(x, theta * _along(mask, layout, x.ndim))
 
     @staticmethod
     @once_differentiable
@@ -100,16 +103,16 @@ class ReferenceNoise(torch.autograd.Function):
         """Return the gradients of x, mu and log_sigma; mask, seed and layout have none."""
         x, mu, log_sigma, mask, seed = ctx.saved_tensors
         layout: Layout = ctx.layout
-        needs_x, needs_mu, needs_log_sigma = ctx.needs_input_grad[:3]
+        dy = grad_outputs[0]
         draw = draw_noise(x.shape, mu, log_sigma, seed, layout)
-        weighted = grad_outputs[0].double() * _along(mask, layout, x.ndim)
-        dx = (weighted * draw.theta).to(x.dtype) if needs_x else None
-        weight = (weighted * x).sum_to_size(draw.theta.shape) if needs_mu or needs_log_sigma else None
+        masks = _along(mask, layout, x.ndim)
+        dx = _scaled(dy, draw.theta * masks) if ctx.needs_input_grad[0] else None
+        if not any(ctx.needs_input_grad[1:3]):
+            return dx, None, None, None, None, None
+        weight = _summed_to(_working(dy) * _working(x), draw.theta.shape) * masks
         d_mu, d_log_sigma = (
-            _sum_per_structure(weight * derivative, layout.axis).to(mu.dtype)
-            if needed and weight is not None
-            else None
-            for needed, derivative in ((needs_mu, draw.d_mu), (needs_log_sigma, draw.d_log_sigma))
+            _summed_per_structure(weight * derivative, layout.axis).to(mu.dtype)
+            for derivative in (draw.d_mu, draw.d_log_sigma)
         )
         return dx, d_mu, d_log_sigma, None, None, None
 
@@ -118,9 +121,23 @@ def _float64(parameters: Tensor) -> NDArray[np.float64]:
     return parameters.detach().double().cpu().numpy()
 
 
+def _working(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _scaled(values: Tensor, scale: Tensor) -> Tensor:
+    working = _working(values)
+    return (working * scale.to(working.dtype)).to(values.dtype)
+
+
 def _along(mask: Tensor, layout: Layout, ndim: int) -> Tensor:
     return mask.double().view(tuple(-1 if i == layout.axis else 1 for i in range(ndim)))
 
 
-def _sum_per_structure(values: Tensor, axis: int) -> Tensor:
+def _summed_to(values: Tensor, shape: torch.Size) -> Tensor:
+    shared = [i for i, size in enumerate(shape) if size != values.shape[i]]
+    return values.sum(shared, keepdim=True, dtype=torch.float64) if shared else values.double()
+
+
+def _summed_per_structure(values: Tensor, axis: int) -> Tensor:
     return values.movedim(axis, 0).flatten(1).sum(1) if values.ndim > 1 else values
