@@ -167,9 +167,7 @@ def main(size: int, rounds: int, json_file: Path | None) -> None:
     """Measure, print and, if asked, write JSON."""
     use_one_core()
     print(versions())
-    print(
-        f"{size:,} elements, float64, μ in [−40, 20], log σ in [−20, 5]; one core, {rounds} rounds in turns"
-    )
+    print(f"{size:,} elements, float64, μ in [−40, 20], log σ in [−20, 5]; one core, {rounds} rounds")
     print("Every result was first found to agree with the SciPy composition's to 1e-10.\n")
     timings = [measure(name, size, rounds) for name in FUNCTIONS]
     print("\n".join(table(timings)))
