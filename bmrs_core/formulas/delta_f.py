@@ -39,6 +39,7 @@ from bmrs_core.formulas.primitives import (
 from bmrs_core.formulas.truncated_lognormal import excess_exp
 
 __all__ = [
+    "delta_f_gaussian",
     "delta_f_normal_common",
     "delta_f_normal_is_rare",
     "delta_f_normal_rare",
@@ -259,3 +260,18 @@ def delta_f_uniform_rare(mu: Real, sigma: Real, lower: Real, upper: Real, a: Rea
     gained = linear + (mean_flat(p, q, first, last) - excess)
     flat = log1p(gained / (ONE + (excess - q * THIRD)))
     return where(is_nearly_uniform(w, HALF * absolute(alpha + beta)), flat, general)
+
+
+def delta_f_gaussian(mu: Real, sigma: Real, mu_0: Real, sigma_0: Real, mu_p: Real, sigma_p: Real) -> Real:
+    """Return Delta F of a Gaussian posterior, prior and reduced prior.
+
+    With excess the reduced prior's precision less the prior's, the three squares of the textbook
+    form collapse into one quotient that stays finite where the two priors' precisions meet.
+    """
+    ratio = (sigma_0 - sigma_p) / sigma_p
+    excess = ratio * (sigma_0 + sigma_p) / (sigma_0 * sigma_0 * sigma_p)
+    scale = ONE + excess * sigma * sigma
+    from_p = mu - mu_p
+    shift = (mu_p - mu_0) / sigma_0
+    gained = shift * (shift + TWO * from_p / sigma_0) + shift * shift * (sigma / sigma_p) * (sigma / sigma_p)
+    return log1p(ratio) - HALF * log(scale) + HALF * (gained - excess * from_p * from_p) / scale

@@ -7,17 +7,22 @@ from bmrs_core.formulas.delta_f import log_mass
 from bmrs_core.formulas.normal import J_any, oriented
 from bmrs_core.formulas.primitives import Real, exp, log, maximum, minimum, where
 
-__all__ = ["log_uniform_cdf", "log_uniform_pdf", "log_uniform_quantile", "logcdf", "logpdf"]
+__all__ = ["log_density", "log_uniform_cdf", "log_uniform_pdf", "log_uniform_quantile", "logcdf", "logpdf"]
+
+
+def log_density(x: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return log q(x) of x = log theta per unit of x, -inf outside the support."""
+    lower, upper, h = oriented((a - mu) / sigma, (b - mu) / sigma)
+    mode = minimum(maximum(mu, a), b)
+    exponent = -HALF * ((x - mode) / sigma) * ((x - mu) / sigma + (mode - mu) / sigma)
+    density = exponent - log(sigma * J_any(lower, upper, (b - a) / sigma, h))
+    return where(x < a, log(ZERO * density), where(x > b, log(ZERO * density), density))
 
 
 def logpdf(theta: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return log q(theta), -inf outside the support."""
-    x = log(maximum(theta, TINY))
-    lower, upper, h = oriented((a - mu) / sigma, (b - mu) / sigma)
-    mode = minimum(maximum(mu, a), b)
-    exponent = -HALF * ((x - mode) / sigma) * ((x - mu) / sigma + (mode - mu) / sigma)
-    density = exponent - x - log(sigma * J_any(lower, upper, (b - a) / sigma, h))
-    return where((theta > ZERO) & (x >= a) & (x <= b), density, log(ZERO * theta))
+    x = log(maximum(theta, ZERO))
+    return log_density(x, mu, sigma, a, b) - where(x < a, ZERO, x)
 
 
 def logcdf(theta: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:

@@ -1,0 +1,106 @@
+"""Evaluate a formula: in Numba on data in the host's memory, else in the array's own library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmrs_core.arrays import Arguments, Array
+from bmrs_core.backends import array_api
+from bmrs_core.backends.formula import FORMULAS
+
+__all__ = ["evaluate"]
+
+Out = NDArray[Any] | tuple[NDArray[Any], ...] | None
+
+
+def evaluate(name: str, arguments: Arguments, out: Out = None) -> Array | tuple[Array, ...]:
+    """Return a formula of checked arguments, broadcast against each other.
+
+    Parameters
+    ----------
+    name
+        A key of `FORMULAS`.
+    arguments
+        In the order of the formula's text.
+    out
+        NumPy arrays (a tuple where the formula has several results) of the broadcast shape to write to;
+        only for NumPy arguments.
+    """
+    if out is not None and arguments.namespace is not np:
+        raise TypeError(f"out= is for NumPy arguments, got arrays of {arguments.namespace.__name__}")
+    if not arguments.on_host:
+        return _on_device(name, arguments)
+    inputs = tuple(arguments.values.values())
+    dtype = np.dtype(np.float32 if arguments.float32 else np.float64)
+    count = FORMULAS[name].outputs
+    results = _given(out, count) if out is not None else _allocate(inputs, count, dtype)
+    _check_out(results, inputs, out is not None)
+    run(name, inputs, results)
+    if out is None:
+        results = tuple(arguments.in_kind(result if result.ndim else result[()]) for result in results)
+    return results if count > 1 else results[0]
+
+
+def _given(out: Any, count: int) -> tuple[NDArray[Any], ...]:
+    given = out if isinstance(out, tuple) else (out,)
+    if len(given) != count:
+        raise ValueError(f"out must hold {count} arrays, one for each result, got {len(given)}")
+    for array in given:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"out must be a NumPy array, got {type(array).__name__}")
+        if array.dtype.kind != "f" or array.dtype.itemsize < 4:
+            raise TypeError(f"out must be a float32 or float64 array, got dtype {array.dtype}")
+    return given
+
+
+def _allocate(inputs: tuple[NDArray[Any], ...], count: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
+    """Return empty arrays of the broadcast shape in the memory order of the inputs, as a ufunc would."""
+    flags = [["readonly"]] * len(inputs) + [["writeonly", "allocate"]] * count
+    dtypes = [array.dtype for array in inputs] + [dtype] * count
+    iterator = np.nditer((*inputs, *[None] * count), ["zerosize_ok", "refs_ok"], flags, dtypes)
+    return tuple(iterator.operands[len(inputs) :])
+
+
+def _check_out(results: tuple[NDArray[Any], ...], inputs: tuple[NDArray[Any], ...], given: bool) -> None:
+    if not given:
+        return
+    shape = np.broadcast_shapes(*(array.shape for array in inputs))
+    for array in results:
+        if array.shape != shape:
+            raise ValueError(f"out must have the arguments' broadcast shape {shape}, got {array.shape}")
+
+
+def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any], ...]) -> None:
+    """Run a formula's kernel over blocks; any strides, byte orders and float dtypes."""
+    from bmrs_core.backends.numba_kernels import BLOCK, kernel
+
+    loop = kernel(name)
+    count = len(inputs)
+    iterator = np.nditer(
+        (*inputs, *outputs),
+        flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap", "delay_bufalloc"],
+        op_flags=[["readonly", "contig", "aligned", "nbo"]] * count
+        + [["writeonly", "contig", "aligned", "nbo", "no_broadcast"]] * len(outputs),
+        op_dtypes=[np.float64] * (count + len(outputs)),
+        casting="same_kind",
+        buffersize=BLOCK,
+    )
+    with iterator:
+        iterator.reset()
+        if iterator.itersize == 0:
+            return
+        for block in iterator:
+            loop(block[:count], block[count:])
+
+
+def _on_device(name: str, arguments: Arguments) -> Any:
+    xp = arguments.namespace
+    values = arguments.values.values()
+    result = array_api.evaluate(name, xp, tuple(values))
+    dtype = xp.float32 if arguments.float32 else xp.float64
+    if isinstance(result, tuple):
+        return tuple(xp.astype(value, dtype) for value in result)
+    return xp.astype(result, dtype)
