@@ -1,0 +1,109 @@
+"""LeNet-5 of any widths, and how it is saved: weights as safetensors, widths as JSON, no pickled code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from benchmarks.demo.data import NUM_CLASSES
+
+FULL_WIDTHS = (6, 16, 120, 84)
+_POOLED_SIZE = 5 * 5
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 for 28×28 images (paper, App. C.2): two convolutions, each pooled, and three linear layers.
+
+    Parameters
+    ----------
+    widths : tuple of four int
+        Filters of both convolutions, neurons of both hidden linear layers.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = FULL_WIDTHS) -> None:
+        super().__init__()
+        conv1, conv2, fc1, fc2 = widths
+        self.conv1 = nn.Conv2d(1, conv1, 5, padding=2)
+        self.conv2 = nn.Conv2d(conv1, conv2, 5)
+        self.fc1 = nn.Linear(conv2 * _POOLED_SIZE, fc1)
+        self.fc2 = nn.Linear(fc1, fc2)
+        self.fc3 = nn.Linear(fc2, NUM_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 1, 28, 28) to logits (N, 10)."""
+        h = torch.max_pool2d(torch.relu(self.conv1(images)), 2)
+        h = torch.max_pool2d(torch.relu(self.conv2(h)), 2)
+        h = torch.relu(self.fc1(torch.flatten(h, 1)))
+        h = torch.relu(self.fc2(h))
+        logits: Tensor = self.fc3(h)
+        return logits
+
+    def widths(self) -> tuple[int, int, int, int]:
+        """The four widths as they are now."""
+        return (
+            self.conv1.out_channels,
+            self.conv2.out_channels,
+            self.fc1.out_features,
+            self.fc2.out_features,
+        )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of weights and biases."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def lenet_parameters(widths: tuple[int, ...]) -> int:
+    """Number of weights and biases of a LeNet-5 of these widths, without building it."""
+    conv1, conv2, fc1, fc2 = widths
+    convolutions = conv1 * 26 + conv2 * (25 * conv1 + 1)
+    return convolutions + fc1 * (conv2 * _POOLED_SIZE + 1) + fc2 * (fc1 + 1) + NUM_CLASSES * (fc2 + 1)
+
+
+def count_macs(model: nn.Module, images: Tensor) -> int:
+    """Multiply-accumulates of the linear and convolution layers for one image.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    images : Tensor
+        A minibatch; its first image is run through the network.
+
+    Returns
+    -------
+    int
+    """
+    macs = 0
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs
+        assert isinstance(layer.weight, Tensor)
+        macs += layer.weight[0].numel() * output[0].numel()
+
+    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        model(images[:1])
+    for hook in hooks:
+        hook.remove()
+    return macs
+
+
+def save_network(model: LeNet5, path: Path) -> None:
+    """Save a network to `path` (.safetensors) and its widths to the same name with .json."""
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+    description = {"network": "LeNet5", "widths": model.widths()}
+    path.with_suffix(".json").write_text(json.dumps(description) + "\n", encoding="utf-8")
+
+
+def load_network(path: Path) -> LeNet5:
+    """Load what :func:`save_network` saved."""
+    description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    model = LeNet5(tuple(description["widths"]))
+    model.load_state_dict(load_file(path))
+    return model.eval()
