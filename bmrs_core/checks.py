@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,12 @@ __all__ = [
     "require_within",
 ]
 
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
-def require(arguments: Arguments, bad: Array, name: str, rule: str, why: str) -> None:
+
+def require(
+    arguments: Arguments, bad: Array, name: str, rule: str, why: str, label: str | None = None
+) -> None:
     """Raise a ValueError that shows the first offending element of an argument.
 
     Parameters
@@ -33,6 +39,8 @@ def require(arguments: Arguments, bad: Array, name: str, rule: str, why: str) ->
         What is accepted, e.g. "positive".
     why
         Why it matters.
+    label
+        What the message calls the argument, if not by its name.
     """
     if not bool(bad.any()):
         return
@@ -40,7 +48,7 @@ def require(arguments: Arguments, bad: Array, name: str, rule: str, why: str) ->
     value = np.broadcast_to(_to_numpy(arguments.values[name]), offending.shape)
     index = tuple(int(i) for i in np.argwhere(offending)[0])
     place = f" at index {index} ({int(offending.sum())} of {offending.size} elements)" if index else ""
-    raise ValueError(f"{name} must be {rule}, got {float(value[index])!r}{place}: {why}")
+    raise ValueError(f"{label or name} must be {rule}, got {float(value[index])!r}{place}: {why}")
 
 
 def _to_numpy(array: Any) -> Any:
@@ -94,12 +102,19 @@ def require_within(arguments: Arguments, name: str, lower: Any, upper: Any, rule
     require(arguments, (value < lower) | (value > upper), name, rule, why)
 
 
-def require_part(arguments: Arguments, lower: str, upper: str) -> None:
-    """Require log_a <= lower <= upper <= log_b of two arguments, by name."""
+def require_part(
+    arguments: Arguments, lower: str, upper: str, *, labels: Mapping[str, str] = NO_LABELS, empty: bool = True
+) -> None:
+    """Require log_a <= lower <= upper <= log_b of two arguments; `labels` are their names in messages."""
     if arguments.traced:
         return
     values = arguments.values
+    low, high = labels.get(lower, lower), labels.get(upper, upper)
     why = "a part of the support [log_a, log_b] lies within it"
-    require(arguments, values[lower] < values["log_a"], lower, "at least log_a", why)
-    require(arguments, values[upper] > values["log_b"], upper, "at most log_b", why)
-    require(arguments, values[lower] > values[upper], lower, f"at most {upper}", "the part would be inverted")
+    require(arguments, values[lower] < values["log_a"], lower, "at least log_a", why, low)
+    require(arguments, values[upper] > values["log_b"], upper, "at most log_b", why, high)
+    why = "the part would be inverted"
+    require(arguments, values[lower] > values[upper], lower, f"at most {high}", why, low)
+    if not empty:
+        why = "the part would be empty"
+        require(arguments, values[lower] == values[upper], lower, f"below {high}", why, low)

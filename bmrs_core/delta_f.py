@@ -17,6 +17,7 @@ from bmrs_core.evaluation import Out, evaluate
 __all__ = ["delta_f_normal", "delta_f_uniform", "reduced_posterior"]
 
 LOG_2 = 0.6931471805599453
+P1, P2 = 8, 23
 
 
 def _normal_arguments(
@@ -29,8 +30,8 @@ def _normal_arguments(
 ) -> Arguments:
     mean = log_a if mu_p is None else mu_p
     arguments = collect(
-        {"mu": mu, "sigma": sigma, "mu_p": mean, "sigma_p": sigma_p, "log_a": log_a, "log_b": log_b}
-    )
+        {"mu": mu, "sigma": sigma, "log_a": log_a, "log_b": log_b, "mu_p": mean, "sigma_p": sigma_p}
+    ).only(("mu", "sigma", "mu_p", "sigma_p", "log_a", "log_b"))
     require_posterior(arguments)
     if arguments.traced:
         return arguments
@@ -146,8 +147,7 @@ def reduced_posterior(
     (-16.6, 0.894427)
     """
     arguments = _normal_arguments(mu, sigma, mu_p, sigma_p, log_a, log_b)
-    names = ("mu", "sigma", "mu_p", "sigma_p")
-    result: tuple[Array, Array] = evaluate("reduced_posterior", arguments.only(names))
+    result: tuple[Array, Array] = evaluate("reduced_posterior", arguments)
     return result
 
 
@@ -155,8 +155,8 @@ def delta_f_uniform(
     mu: ArrayLike,
     sigma: ArrayLike,
     *,
-    p1: int = 8,
-    p2: int | None = 23,
+    p1: int = P1,
+    p2: int | None = P2,
     log_a: ArrayLike = -20.0,
     log_b: ArrayLike = 0.0,
     log_a_reduced: ArrayLike | None = None,
@@ -179,7 +179,8 @@ def delta_f_uniform(
     log_a, log_b : array_like, optional
         Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
     log_a_reduced, log_b_reduced : array_like, optional
-        Bounds of the reduced support in log units, instead of bits; each on its own overrides p2 or p1.
+        Bounds of the reduced support in log units, each instead of its bits (log_a_reduced of p2,
+        log_b_reduced of p1).
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -193,7 +194,7 @@ def delta_f_uniform(
     ------
     ValueError
         sigma <= 0, an infinite parameter, log_a >= log_b, p1 >= p2, a reduced support that is empty or
-        not within [log_a, log_b], or shapes do not broadcast.
+        not within [log_a, log_b], both bits and a bound for the same end, or shapes do not broadcast.
     TypeError
         An argument is not a number or a float32 or float64 array, or requires grad; p1 or p2 is not an
         integer.
@@ -209,37 +210,49 @@ def delta_f_uniform(
     >>> bmrs_core.delta_f_uniform([-12.0, -3.0], [2.0, 2.0]).round(6)
     array([ 0.628934, -1.56355 ])
     """
-    lower = log_a_reduced
-    if lower is None:
-        lower = log_a if p2 is None else -LOG_2 * _bits("p2", p2)
-    upper = -LOG_2 * _bits("p1", p1) if log_b_reduced is None else log_b_reduced
-    if log_a_reduced is None and log_b_reduced is None and p2 is not None and p1 >= p2:
-        raise ValueError(
-            f"p1 must be below p2, got p1={p1} and p2={p2}: the reduced support [2^-p2, 2^-p1] is empty"
-        )
+    lower, upper = _reduced_support(p1, p2, log_a, log_a_reduced, log_b_reduced)
     arguments = collect(
         {
             "mu": mu,
             "sigma": sigma,
-            "log_a_reduced": lower,
-            "log_b_reduced": upper,
             "log_a": log_a,
             "log_b": log_b,
+            "log_a_reduced": lower[0],
+            "log_b_reduced": upper[0],
         }
-    )
+    ).only(("mu", "sigma", "log_a_reduced", "log_b_reduced", "log_a", "log_b"))
     require_posterior(arguments)
-    require_part(arguments, "log_a_reduced", "log_b_reduced")
-    if not arguments.traced:
-        values = arguments.values
-        empty = values["log_a_reduced"] == values["log_b_reduced"]
-        require(
-            arguments, empty, "log_a_reduced", "below log_b_reduced", "the reduced support would be empty"
-        )
+    labels = {"log_a_reduced": lower[1], "log_b_reduced": upper[1]}
+    require_part(arguments, "log_a_reduced", "log_b_reduced", labels=labels, empty=False)
     return evaluate("delta_f_uniform", arguments, out)
 
 
+def _reduced_support(
+    p1: Any, p2: Any, log_a: ArrayLike, log_a_reduced: ArrayLike | None, log_b_reduced: ArrayLike | None
+) -> tuple[tuple[ArrayLike, str], tuple[ArrayLike, str]]:
+    """Return both bounds of the reduced support, each with what a message should call it."""
+    for bits, default, bound, value in (
+        ("p2", (p2, P2), "log_a_reduced", log_a_reduced),
+        ("p1", (p1, P1), "log_b_reduced", log_b_reduced),
+    ):
+        if value is not None and default[0] != default[1]:
+            raise ValueError(
+                f"give {bits} or {bound}, not both, got {bits}={default[0]!r}: they name the same end"
+            )
+    by_bits = log_a_reduced is None and log_b_reduced is None and p2 is not None
+    if by_bits and _bits("p1", p1) >= _bits("p2", p2):
+        raise ValueError(f"p1 must be below p2, got p1={p1} and p2={p2}: [2^-p2, 2^-p1] would be empty")
+    lower: tuple[ArrayLike, str] = (log_a_reduced, "log_a_reduced")
+    if log_a_reduced is None:
+        lower = (log_a, "log_a") if p2 is None else (-LOG_2 * _bits("p2", p2), f"-p2 log 2 (p2={p2})")
+    upper: tuple[ArrayLike, str] = (log_b_reduced, "log_b_reduced")
+    if log_b_reduced is None:
+        upper = (-LOG_2 * _bits("p1", p1), f"-p1 log 2 (p1={p1})")
+    return lower, upper
+
+
 def _bits(name: str, value: Any) -> int:
-    if isinstance(value, (bool, float)) or not hasattr(value, "__index__"):
+    if isinstance(value, (bool, float, np.ndarray)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an integer, a number of bits, got {value!r}: see paper Eq. 13")
     if value < 0:
         raise ValueError(f"{name} must be at least 0, got {value}: theta <= 1 needs no more than 0 bits")

@@ -51,6 +51,8 @@ def _given(out: Any, count: int) -> tuple[NDArray[Any], ...]:
     for array in given:
         if not isinstance(array, np.ndarray):
             raise TypeError(f"out must be a NumPy array, got {type(array).__name__}")
+        if not array.flags.writeable:
+            raise ValueError("out must be writeable, got a read-only array: the result goes there")
         if array.dtype.kind != "f" or array.dtype.itemsize < 4:
             raise TypeError(f"out must be a float32 or float64 array, got dtype {array.dtype}")
     return given

@@ -60,10 +60,19 @@ def sample(
     shapes = [np.shape(value) for value in (mu, sigma, log_a, log_b)]
     broadcast = np.broadcast_shapes(*shapes)
     shape = broadcast if size is None else (size,) if isinstance(size, int) else tuple(size)
-    if np.broadcast_shapes(broadcast, shape) != shape:
+    if not _broadcasts_to(broadcast, shape):
         raise ValueError(f"size must be a shape the parameters broadcast to, got {shape} for {broadcast}")
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an integer, got {seed!r}: the draws are a function of it alone")
     draws = philox.uniform(seed, 0, math.prod(shape)).reshape(shape)
     return quantile(_like(draws, mu, sigma, log_a, log_b), mu, sigma, log_a=log_a, log_b=log_b)
+
+
+def _broadcasts_to(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(source, target) == target
+    except ValueError:
+        return False
 
 
 def _like(draws: Array, *parameters: ArrayLike) -> Array:

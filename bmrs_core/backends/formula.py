@@ -46,7 +46,7 @@ FORMULAS = {
         Formula("delta_f_normal", 6, has_rare=True),
         Formula("delta_f_uniform", 6, has_rare=True),
         Formula("delta_f_gaussian", 6),
-        Formula("reduced_posterior", 4, outputs=2),
+        Formula("reduced_posterior", 6, outputs=2),
         Formula("log_uniform_pdf", 3),
         Formula("log_uniform_cdf", 3),
         Formula("log_uniform_quantile", 3),

@@ -66,7 +66,9 @@ def is_nearly_uniform(w: Real, h: Real) -> Bool:
     return (w + h) * w < ONE
 
 
-def reduced_posterior(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real) -> tuple[Real, Real]:
+def reduced_posterior(
+    mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, _a: Real, _b: Real
+) -> tuple[Real, Real]:
     """Return (mu~_q, sigma~_q), the posterior under the reduced prior (after paper Eq. 8)."""
     r = sigma_p / sigma
     scale = ONE + r * r

@@ -12,7 +12,7 @@ from bmrs_core.formulas.truncated_lognormal import (
     kl_divergence_rare,
 )
 
-__all__ = ["boundary_terms", "kl_divergence_grad", "log_normalizer_grad"]
+__all__ = ["boundary_terms", "kl_divergence_grad", "log_normalizer_grad", "tail_square_excess"]
 
 # Beyond this distance of both bounds from mu, E[y] and Cov(y, y^2) are exponentially small: sums over
 # nodes would leave rounding errors of 1e-16, boundary terms have full relative accuracy.
@@ -34,6 +34,14 @@ def boundary_terms(alpha: Real, beta: Real, w: Real) -> tuple[Real, Real, Real]:
     return mean, alpha * at_alpha - beta * at_beta, alpha * alpha * at_alpha - beta * beta * at_beta
 
 
+def tail_square_excess(alpha: Real, beta: Real, w: Real) -> Real:
+    """Return E[y^2] - 1 = (A - B exp(-w h))/J of a tail; of a steep one as it stands, else with expm1."""
+    lower, upper, h = oriented(alpha, beta)
+    steep = w * h > ONE
+    flat = -upper * expm1(-w * h) - w
+    return where(steep, lower - upper * exp(-w * h), flat) / J_any(lower, upper, w, h)
+
+
 def log_normalizer_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
     """Return (log Z, d/dmu, d/dsigma): E[y]/sigma and (E[y^2] - 1)/sigma."""
     alpha = (a - mu) / sigma
@@ -41,11 +49,11 @@ def log_normalizer_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, 
     w = (b - a) / sigma
     _lower, _upper, h = oriented(alpha, beta)
     m, start, end = effective_support(alpha, beta, w)
-    _j, tau, square = raw_moments(m, start, end, m)
+    _j, tau, _square = raw_moments(m, start, end, m)
     mean, square_excess, _third = boundary_terms(alpha, beta, w)
     outside = (alpha > ZERO) | (beta < ZERO)
     d_mu = where(outside, m + tau, mean) / sigma
-    d_sigma = where(outside, (m * m - ONE) + square, square_excess) / sigma
+    d_sigma = where(outside, tail_square_excess(alpha, beta, w), square_excess) / sigma
     short = J_is_short(w, h)
     value = where(short, log_normal_mass_short(alpha, beta, w), log_normal_mass(alpha, beta, w))
     return value, d_mu, d_sigma

@@ -120,7 +120,7 @@ def log_quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Rea
     t, xi = offset_common(u, alpha, beta, (b - a) / sigma)
     x = where(beta <= ZERO, b - sigma * t, where(alpha >= ZERO, a + sigma * t, mu + sigma * xi))
     x = minimum(maximum(x, a), b)
-    return where(u > ZERO, where(u < ONE, x, b), where(u < ZERO, u, a))
+    return where(u > ZERO, where(u < ONE, x, b), a + ZERO * u)
 
 
 @sums_over_nodes
@@ -226,4 +226,4 @@ def log_quantile_grad(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> tuple
     d_mu = inverse_density * means
     d_sigma = inverse_density * where(flipped, -squares, squares)
     within = (u > ZERO) & (u < ONE)
-    return x, where(within, d_mu, ZERO), where(within, d_sigma, ZERO)
+    return x, where(within, d_mu, ZERO * u), where(within, d_sigma, ZERO * u)
