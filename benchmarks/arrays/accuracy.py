@@ -86,12 +86,12 @@ def wrong_cell(table: Table, quantity: Quantity, computed: Array | None) -> str:
     explained = EXPLAINED * table.condition(quantity.kappa)[rows]
     # As a relative error, but an error that rounding the inputs would cause as well is nobody's fault.
     relative = errors_in_eps(table, replace(quantity, kappa=None), computed)
-    wrong = np.count_nonzero(relative > np.maximum(limit, explained))
-    not_finite = np.count_nonzero(~np.isfinite(computed[rows]))
+    wrong = int(np.count_nonzero(relative > np.maximum(limit, explained)))
+    not_finite = int(np.count_nonzero(~np.isfinite(computed[rows])))
     text = f"{percent(not_finite, len(relative))}; {percent(wrong, len(relative))}"
     if not quantity.sign:
         return text
-    decisions = np.count_nonzero((computed >= 0)[rows] != (table.truth(quantity.column) >= 0)[rows])
+    decisions = int(np.count_nonzero((computed >= 0)[rows] != (table.truth(quantity.column) >= 0)[rows]))
     return f"{text} ({percent(decisions, len(relative))})"
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -25,7 +26,7 @@ class Posterior:
     log_b: float
 
     @property
-    def bounds(self) -> dict[str, float]:
+    def bounds(self) -> dict[str, Any]:
         return {"log_a": self.log_a, "log_b": self.log_b}
 
     @property

@@ -16,10 +16,21 @@ MU = (-3.0, -25.5, 1.25, -10.0, -19.5, -0.0078125)
 SIGMA = (0.25, 2.0, 0.5, 64.0, 0.0625, 0.0078125)
 LEVEL = (0.25, 0.5, 0.75, 0.125, 0.875, 0.0625)
 THETA = (0.0625, 1e-8, 0.875, 0.25, 2e-9, 0.9921875)
-LOWER = (-16.0, -20.0, -4.0, -15.0, -19.75, -2.0)
-UPPER = (-2.0, -10.0, -0.5, -5.0, -1.0, -0.0)
+LOWER = (-16.0, -20.0, -14.0, -15.0, -19.75, -12.0)
+UPPER = (-2.0, -10.0, -0.5, -5.0, -1.0, 0.0)
 
-_COLUMNS = {"mu": MU, "sigma": SIGMA, "u": LEVEL, "theta": THETA, "log_lower": LOWER, "log_upper": UPPER}
+_COLUMNS = {
+    "mu": MU,
+    "sigma": SIGMA,
+    "u": LEVEL,
+    "theta": THETA,
+    "log_lower": LOWER,
+    "log_upper": UPPER,
+    "lower": LOWER,
+    "upper": UPPER,
+    "x": LOWER,
+    "y": UPPER,
+}
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,8 @@ GRADIENTS = (
 )
 PAIRS = (Signature("reduced_posterior", answers=2),)
 WITHOUT_PARAMETERS = (
-    Signature("log_ndtr_diff", ("log_lower", "log_upper")),
-    Signature("log_erf_diff", ("log_lower", "log_upper")),
+    Signature("log_ndtr_diff", ("lower", "upper")),
+    Signature("log_erf_diff", ("x", "y")),
     Signature("log_uniform_pdf", ("theta",)),
     Signature("log_uniform_cdf", ("theta",)),
     Signature("log_uniform_quantile", ("u",)),

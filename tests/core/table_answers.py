@@ -33,7 +33,7 @@ def answer(table: Table, column: str) -> Array:
     """The package's answer to one column of a table, in the table's precision."""
     log_a, log_b, mu, sigma, u = table.inputs("a", "b", "mu", "sigma", "u")
     lower, upper, sigma_p = table.inputs("a2", "b2", "sp")
-    bounds = {"log_a": log_a, "log_b": log_b}
+    bounds: dict[str, Any] = {"log_a": log_a, "log_b": log_b}
     if column in _ELEMENTWISE:
         return np.asarray(_ELEMENTWISE[column](mu, sigma, **bounds))
     if column == "x_u":
@@ -45,7 +45,7 @@ def answer(table: Table, column: str) -> Array:
     if column == "dF_N":
         return np.asarray(bmrs_core.delta_f_normal(mu, sigma, sigma_p=sigma_p, **bounds))
     if column == "dF_U":
-        reduced = {"log_a_reduced": lower, "log_b_reduced": upper}
+        reduced: dict[str, Any] = {"log_a_reduced": lower, "log_b_reduced": upper}
         return np.asarray(bmrs_core.delta_f_uniform(mu, sigma, **reduced, **bounds))
     function, _, argument = column.removeprefix("d").partition("_d")
     which = {"mu": 1, "sigma": 2}[argument]

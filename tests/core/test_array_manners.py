@@ -9,7 +9,7 @@ import pytest
 
 import bmrs_core
 
-from .signatures import ELEMENTWISE, EVERY, OF_A_POSTERIOR, Signature, name_of
+from .signatures import ELEMENTWISE, EVERY, GRADIENTS, OF_A_POSTERIOR, Signature, name_of
 
 EVERY_FUNCTION = pytest.mark.parametrize("signature", EVERY, ids=name_of)
 EVERY_POSTERIOR_FUNCTION = pytest.mark.parametrize("signature", OF_A_POSTERIOR, ids=name_of)
@@ -155,13 +155,18 @@ def test_the_other_keywords_of_delta_f_broadcast() -> None:
     mu, sigma = np.array([-3.0, -18.0]), np.array([0.5, 2.0])
     mu_p, sigma_p = np.array([[-20.0], [-5.0]]), np.array([[1e-6], [0.1]])
     normal = bmrs_core.delta_f_normal(mu, sigma, mu_p=mu_p, sigma_p=sigma_p)
-    p1, p2 = np.array([[2.0], [8.0], [10.0]]), np.array([[4.0], [23.0], [20.0]])
-    uniform = bmrs_core.delta_f_uniform(mu, sigma, p1=p1, p2=p2)
-    reduced = bmrs_core.delta_f_uniform(mu, sigma, log_a_reduced=np.array([[-16.0]]), log_b_reduced=-2.0)
-    assert (normal.shape, uniform.shape, reduced.shape) == ((2, 2), (3, 2), (1, 2))
+    lower, upper = np.array([[-16.0], [-20.0], [-3.0]]), np.array([[[-2.0]], [[-0.5]]])
+    uniform = bmrs_core.delta_f_uniform(mu, sigma, log_a_reduced=lower, log_b_reduced=upper)
+    assert (normal.shape, uniform.shape) == ((2, 2), (2, 3, 2))
     for i in range(2):
         alone = bmrs_core.delta_f_normal(mu, sigma, mu_p=float(mu_p[i, 0]), sigma_p=float(sigma_p[i, 0]))
         np.testing.assert_allclose(normal[i], alone, rtol=1e-13)
+        reduced: dict[str, Any] = {
+            "log_a_reduced": float(lower[2, 0]),
+            "log_b_reduced": float(upper[i, 0, 0]),
+        }
+        alone = bmrs_core.delta_f_uniform(mu, sigma, **reduced)
+        np.testing.assert_allclose(uniform[i, 2], alone, rtol=1e-13)
 
 
 @pytest.mark.parametrize("signature", ELEMENTWISE, ids=name_of)
@@ -192,7 +197,7 @@ def test_out_of_another_shape_is_refused(signature: Signature) -> None:
         signature.call(*signature.arrays(), out=np.empty(5))
 
 
-@EVERY_POSTERIOR_FUNCTION
+@pytest.mark.parametrize("signature", ELEMENTWISE + GRADIENTS, ids=name_of)
 def test_nan_gives_nan_in_its_own_element_only(signature: Signature) -> None:
     clean = signature.call(*signature.arrays())
     for position in range(len(signature.arguments)):
@@ -201,6 +206,13 @@ def test_nan_gives_nan_in_its_own_element_only(signature: Signature) -> None:
         for answer, expected in zip(signature.call(*arrays), clean, strict=True):
             assert np.isnan(answer[2])
             np.testing.assert_array_equal(np.delete(answer, 2), np.delete(expected, 2))
+
+
+def test_nan_in_the_reduced_posterior() -> None:
+    mu, sigma = bmrs_core.reduced_posterior(np.array([np.nan, -3.0, -3.0]), np.array([0.5, np.nan, 0.5]))
+    assert np.isnan(mu).tolist() == [True, True, False]
+    # The reduced spread does not depend on the mean.
+    assert np.isnan(sigma).tolist() == [False, True, False]
 
 
 def test_every_public_name_is_there() -> None:

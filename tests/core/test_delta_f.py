@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from scipy.integrate import quad
 
 import bmrs_core
@@ -92,7 +94,7 @@ def test_evidence_does_not_change_where_the_posterior_is_the_prior(
     flat = q.width * 1e9
     mu_p = min(q.log_a + place * q.width, q.log_b)
     normal = bmrs_core.delta_f_normal(q.mu, flat, mu_p=mu_p, sigma_p=spread * q.width, **q.bounds)
-    reduced = {"log_a_reduced": q.log_a, "log_b_reduced": q.log_a + 0.5 * q.width}
+    reduced: dict[str, Any] = {"log_a_reduced": q.log_a, "log_b_reduced": q.log_a + 0.5 * q.width}
     uniform = bmrs_core.delta_f_uniform(q.mu, flat, **reduced, **q.bounds)
     # Over the support log q varies by (distance to μ)·width/σ² ≤ 4e-18, which is also how large ΔF may be.
     assert abs(normal) <= 5e-18
@@ -112,7 +114,7 @@ def test_delta_f_uniform_is_the_log_mass_over_the_prior_mass(q: Posterior, one: 
 
 @given(WIDE)
 def test_delta_f_uniform_is_zero_for_the_full_support(q: Posterior) -> None:
-    whole = {"log_a_reduced": q.log_a, "log_b_reduced": q.log_b}
+    whole: dict[str, Any] = {"log_a_reduced": q.log_a, "log_b_reduced": q.log_b}
     assert bmrs_core.delta_f_uniform(q.mu, q.sigma, **whole, **q.bounds) == 0.0
 
 
@@ -125,10 +127,10 @@ def test_delta_f_uniform_of_a_partition_adds_up_to_one(q: Posterior, place: floa
     assert total == pytest.approx(1.0, rel=1e-13)
 
 
-@given(trained(), floats(0.5, 12.0), floats(0.5, 12.0))
-def test_bits_name_a_support_in_powers_of_two(q: Posterior, p1: float, more: float) -> None:
+@given(trained(), st.integers(0, 14), st.integers(1, 14))
+def test_bits_name_a_support_in_powers_of_two(q: Posterior, p1: int, more: int) -> None:
     p2 = p1 + more
-    reduced = {"log_a_reduced": -p2 * math.log(2.0), "log_b_reduced": -p1 * math.log(2.0)}
+    reduced: dict[str, Any] = {"log_a_reduced": -p2 * math.log(2.0), "log_b_reduced": -p1 * math.log(2.0)}
     value = bmrs_core.delta_f_uniform(q.mu, q.sigma, p1=p1, p2=p2)
     # −p·log 2 may be rounded differently: eps·20, which the slope of log q magnifies.
     slope = (abs(q.mu) + 20.0) / q.sigma**2
@@ -139,8 +141,15 @@ def test_bits_name_a_support_in_powers_of_two(q: Posterior, p1: float, more: flo
 @given(trained())
 def test_without_p2_the_reduced_support_reaches_down_to_the_bound(q: Posterior) -> None:
     value = bmrs_core.delta_f_uniform(q.mu, q.sigma, p1=8, p2=None)
-    reduced = {"log_a_reduced": -20.0, "log_b_reduced": -8 * math.log(2.0)}
+    reduced: dict[str, Any] = {"log_a_reduced": -20.0, "log_b_reduced": -8 * math.log(2.0)}
     assert value == pytest.approx(bmrs_core.delta_f_uniform(q.mu, q.sigma, **reduced), rel=1e-12)
+
+
+@given(trained())
+def test_a_reduced_bound_overrides_its_bits(q: Posterior) -> None:
+    lower = bmrs_core.delta_f_uniform(q.mu, q.sigma, p1=4, log_a_reduced=-18.0)
+    both: dict[str, Any] = {"log_a_reduced": -18.0, "log_b_reduced": -4 * math.log(2.0)}
+    assert lower == pytest.approx(bmrs_core.delta_f_uniform(q.mu, q.sigma, **both), rel=1e-12)
 
 
 def test_a_structure_pressed_below_the_smallest_float_is_kept_unless_p2_is_none() -> None:

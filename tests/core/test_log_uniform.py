@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from .posteriors import floats, log_spaced
 @given(floats(-30.0, 5.0), log_spaced(1e-3, 30.0), floats(0.0, 1.0))
 def test_agrees_with_scipy(log_a: float, width: float, fraction: float) -> None:
     log_b = log_a + width
-    bounds = {"log_a": log_a, "log_b": log_b}
+    bounds: dict[str, Any] = {"log_a": log_a, "log_b": log_b}
     theta = math.exp(log_a + fraction * width)
     assume(math.exp(log_a) < theta < math.exp(log_b))
     scipy = loguniform(math.exp(log_a), math.exp(log_b))

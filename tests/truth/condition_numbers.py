@@ -78,7 +78,7 @@ def normal_values(a: Any, b: Any, mu: Any, sigma: Any, sp: Any) -> Values:
     return {"dF_N": mp.log(reduced * (b - a) / (prior * posterior)) + scale / 2 - squares / 2}
 
 
-def quantile_values(a: Any, b: Any, mu: Any, sigma: Any, u: Any, start: Any = None) -> Values:
+def quantile_values(a: Any, b: Any, mu: Any, sigma: Any, u: Any, start: Any) -> Values:
     """Derivatives of the quantile at fixed u, with ξ found by Newton's method from ``start``."""
     alpha, beta = (a - mu) / sigma, (b - mu) / sigma
     if u in (0, 1):
@@ -133,7 +133,7 @@ def row_conditions(row: Values) -> Values:
     start = mp.mpf(float(row["out_x_u"]))
     inside = min(max(start, a + (b - a) * mp.mpf(10) ** -30), b - (b - a) * mp.mpf(10) ** -30)
     if u not in (0, 1):
-        inside = quantile_values(*support, u, inside)["x_u"]
+        inside = quantile_values(a, b, mu, sigma, u, inside)["x_u"]
     found |= conditions(quantile_values, [*support, u], row, start=inside)
     return found
 
