@@ -9,6 +9,7 @@ size of `x` but `x` itself is kept:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bmrs_core import log_quantile_grad, philox
+from bmrs_core import log_quantile, log_quantile_grad, philox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,16 +43,16 @@ class Layout(NamedTuple):
         return parameters.reshape(tuple(-1 if i == self.axis else 1 for i in range(ndim)))
 
 
-class Draw(NamedTuple):
-    """θ and its derivatives with respect to μ and log σ, float64, of the noise shape."""
+class Uniforms(NamedTuple):
+    """Random numbers of the noise shape, and the parameters of log θ broadcastable to them; all float64."""
 
-    theta: Tensor
-    d_mu: Tensor
-    d_log_sigma: Tensor
+    u: NDArray[np.float64]
+    mu: NDArray[np.float64]
+    sigma: NDArray[np.float64]
 
 
-def draw_noise(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor, layout: Layout) -> Draw:
-    """Draw θ for an input of `shape`, a pure function of the parameters and the seed.
+def draw_uniforms(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor, layout: Layout) -> Uniforms:
+    """Draw u for an input of `shape`, a pure function of the seed, and lay the parameters out beside it.
 
     Parameters
     ----------
@@ -62,23 +63,29 @@ def draw_noise(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor, l
     seed : Tensor of int64, one element
         Key of the random numbers.
     layout : Layout
-        Axis, sharing and bounds.
+        Axis and sharing.
 
     Returns
     -------
-    Draw
-        On the device of `mu`.
+    Uniforms
     """
     noise_shape = layout.noise_shape(shape)
-    u = philox.uniform(int(seed.item()), 0, int(np.prod(noise_shape))).reshape(noise_shape)
-    m = layout.along_axis(_float64(mu), len(shape))
-    sigma = np.exp(layout.along_axis(_float64(log_sigma), len(shape)))
-    x, dx_dmu, dx_dsigma = log_quantile_grad(u, m, sigma, log_a=layout.log_a, log_b=layout.log_b)
+    u = philox.uniform(int(seed.item()), 0, math.prod(noise_shape)).reshape(noise_shape)
+    along = (layout.along_axis(_float64(p), len(shape)) for p in (mu, log_sigma))
+    return Uniforms(u, next(along), np.exp(next(along)))
+
+
+def draw_noise(draw: Uniforms, layout: Layout) -> NDArray[np.float64]:
+    """θ of the noise shape."""
+    theta: NDArray[np.float64] = np.exp(log_quantile(*draw, log_a=layout.log_a, log_b=layout.log_b))
+    return theta
+
+
+def draw_noise_and_derivatives(draw: Uniforms, layout: Layout) -> tuple[NDArray[np.float64], ...]:
+    """θ, ∂θ/∂μ and ∂θ/∂log σ of the noise shape."""
+    x, dx_dmu, dx_dsigma = log_quantile_grad(*draw, log_a=layout.log_a, log_b=layout.log_b)
     theta = np.exp(x)
-    on_device = (
-        torch.from_numpy(part).to(mu.device) for part in (theta, theta * dx_dmu, theta * dx_dsigma * sigma)
-    )
-    return Draw(*on_device)
+    return theta, theta * dx_dmu, theta * dx_dsigma * draw.sigma
 
 
 class ReferenceNoise(torch.autograd.Function):
@@ -94,8 +101,8 @@ class ReferenceNoise(torch.autograd.Function):
         """Multiply `x` by the noise and the mask."""
         ctx.save_for_backward(x, mu, log_sigma, mask, seed)
         ctx.layout = layout
-        theta = draw_noise(x.shape, mu, log_sigma, seed, layout).theta
-        return _scaled(x, theta * _along(mask, layout, x.ndim))
+        theta = draw_noise(draw_uniforms(x.shape, mu, log_sigma, seed, layout), layout)
+        return _scaled(x, _tensor(theta, x) * _along(mask, layout, x.ndim))
 
     @staticmethod
     @once_differentiable
@@ -104,21 +111,26 @@ class ReferenceNoise(torch.autograd.Function):
         x, mu, log_sigma, mask, seed = ctx.saved_tensors
         layout: Layout = ctx.layout
         dy = grad_outputs[0]
-        draw = draw_noise(x.shape, mu, log_sigma, seed, layout)
         masks = _along(mask, layout, x.ndim)
-        dx = _scaled(dy, draw.theta * masks) if ctx.needs_input_grad[0] else None
+        uniforms = draw_uniforms(x.shape, mu, log_sigma, seed, layout)
         if not any(ctx.needs_input_grad[1:3]):
-            return dx, None, None, None, None, None
-        weight = _summed_to(_working(dy) * _working(x), draw.theta.shape) * masks
+            theta = _tensor(draw_noise(uniforms, layout), x)
+            return _scaled(dy, theta * masks), None, None, None, None, None
+        theta, *derivatives = (_tensor(part, x) for part in draw_noise_and_derivatives(uniforms, layout))
+        dx = _scaled(dy, theta * masks) if ctx.needs_input_grad[0] else None
+        weight = _summed_to(_working(dy) * _working(x), theta.shape) * masks
         d_mu, d_log_sigma = (
-            _summed_per_structure(weight * derivative, layout.axis).to(mu.dtype)
-            for derivative in (draw.d_mu, draw.d_log_sigma)
+            _summed_per_structure(weight * derivative, layout.axis).to(mu.dtype) for derivative in derivatives
         )
         return dx, d_mu, d_log_sigma, None, None, None
 
 
 def _float64(parameters: Tensor) -> NDArray[np.float64]:
     return parameters.detach().double().cpu().numpy()
+
+
+def _tensor(values: NDArray[np.float64], like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like.device)
 
 
 def _working(values: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from torch import nn
@@ -235,5 +235,10 @@ def _mu_sigma(noise: MultiplicativeNoise) -> tuple[NDArray[np.float64], NDArray[
     return noise.mu.detach().double().cpu().numpy(), np.exp(noise.log_sigma.detach().double().cpu().numpy())
 
 
-def _bounds(noise: MultiplicativeNoise) -> dict[str, float]:
+class _Bounds(TypedDict):
+    log_a: float
+    log_b: float
+
+
+def _bounds(noise: MultiplicativeNoise) -> _Bounds:
     return {"log_a": noise.log_a, "log_b": noise.log_b}

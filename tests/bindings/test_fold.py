@@ -1,0 +1,115 @@
+"""Folding: the same answers from an ordinary network."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bmrs_torch import MultiplicativeNoise, NotFoldableError, SurgeryError, compact, fold
+from bmrs_torch.pruning.verification import RELATIVE_TOLERANCE, relative_difference
+from tests.bindings.networks import NETWORKS, LeNet5, images, noisy
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("compacted", [False, True])
+def test_folded_answers_as_evaluated_and_is_plain(name: str, compacted: bool) -> None:
+    model = noisy(name)
+    if compacted:
+        model = compact(model, images(4))
+    before = copy.deepcopy(model.state_dict())
+    folded = fold(model, images(4))
+    assert relative_difference(model, folded, images(16, seed=9)) <= RELATIVE_TOLERANCE
+    assert not any(type(module).__module__.startswith("bmrs_torch") for module in folded.modules())
+    assert list(folded.state_dict()) == list(NETWORKS[name]().state_dict())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert folded.training == model.training
+
+
+def test_a_folded_network_can_be_saved_and_loaded_as_any_other() -> None:
+    folded = fold(noisy("lenet5"))
+    restored = LeNet5()
+    restored.load_state_dict(folded.state_dict())
+    assert torch.equal(restored(images(3)), folded(images(3)))
+
+
+def noise(number: int, axis: int = 1) -> MultiplicativeNoise:
+    layer = MultiplicativeNoise(number, axis=axis)
+    with torch.no_grad():
+        layer.mu.uniform_(-3.0, 0.0)
+    return layer
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.noise, self.last = nn.Linear(4, 3), noise(3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.last(torch.relu(self.noise(self.first(x))))
+        return answer
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(nn.Linear(4, 3), noise(3), nn.ReLU(), nn.Linear(3, 2)),
+        lambda: nn.Sequential(
+            nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Dropout(0.5), noise(3), nn.Linear(3, 2)
+        ),
+        lambda: nn.Sequential(nn.Linear(4, 3), noise(3), nn.Linear(3, 3), noise(3, axis=-1), nn.Linear(3, 2)),
+        Named,
+    ],
+)
+def test_noise_placed_by_hand_folds_too(build: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = build(), torch.randn(5, 4)
+    folded = fold(model, x)
+    assert relative_difference(model, folded, x) <= RELATIVE_TOLERANCE
+    assert not any(isinstance(module, MultiplicativeNoise) for module in folded.modules())
+
+
+def test_items_of_a_sequence_keep_their_names() -> None:
+    from collections import OrderedDict
+
+    items = OrderedDict([("a", nn.Linear(4, 3)), ("n", noise(3)), ("b", nn.Linear(3, 2))])
+    assert list(dict(fold(nn.Sequential(items)).named_children())) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.Tanh(), noise(3), nn.Linear(3, 2)), "must follow a Linear"),
+        (nn.Sequential(noise(4), nn.Linear(4, 2)), "must follow a Linear"),
+        (
+            nn.Sequential(nn.Conv2d(1, 3, 2), noise(3, axis=2), nn.Flatten(), nn.Linear(27, 2)),
+            "lies on axis 2",
+        ),
+    ],
+)
+def test_noise_that_can_not_be_folded_is_an_error(model: nn.Module, message: str) -> None:
+    with pytest.raises(NotFoldableError, match=message):
+        fold(model)
+
+
+def test_shared_weights_are_not_folded() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), noise(3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    model[3].weight = model[0].weight
+    with pytest.raises(NotFoldableError, match=r"shared by 0\.weight"):
+        fold(model)
+
+
+def test_a_noise_layer_used_twice_is_not_folded() -> None:
+    shared = noise(3)
+    with pytest.raises(NotFoldableError, match="called 2 times"):
+        fold(nn.Sequential(nn.Linear(3, 3), shared, nn.Linear(3, 3), shared, nn.Linear(3, 2)))
+
+
+def test_a_wrong_fold_is_caught_on_example_inputs() -> None:
+    """Noise on axis 1 of (samples, positions, neurons) scales positions; without an example that can't be seen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), noise(3, axis=1), nn.Linear(3, 2))
+    with pytest.raises(SurgeryError, match="folding the noise"):
+        fold(model, torch.randn(5, 3, 4))
