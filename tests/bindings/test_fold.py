@@ -108,7 +108,7 @@ def test_a_noise_layer_used_twice_is_not_folded() -> None:
 
 
 def test_a_wrong_fold_is_caught_on_example_inputs() -> None:
-    """Noise on axis 1 of (samples, positions, neurons) scales positions; without an example that can't be seen."""
+    """Noise on axis 1 of (samples, positions, neurons) scales positions; only an example can show that."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), noise(3, axis=1), nn.Linear(3, 2))
     with pytest.raises(SurgeryError, match="folding the noise"):

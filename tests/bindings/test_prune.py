@@ -32,7 +32,7 @@ SPREAD = ([0.0, -1.0, -3.0, -9.0, -12.0, -19.0], [-5.0, 0.0, 0.5, 1.0, 2.0, 3.0]
 
 def test_scores_are_those_of_the_core_with_the_layers_bounds() -> None:
     layer = layer_with(*SPREAD, log_a=-25.0, log_b=1.0)
-    bounds = {"log_a": -25.0, "log_b": 1.0}
+    bounds: dict[str, Any] = {"log_a": -25.0, "log_b": 1.0}
     mu, sigma = arrays(layer)
     expected = {
         "bmrs_n": delta_f_normal(mu, sigma, **bounds),
@@ -86,7 +86,7 @@ def test_l2_prunes_the_smallest_weights_of_each_layer_up_to_the_amount() -> None
         noise = noise_layers(model)[f"{name}.noise"]
         noise.mask.fill_(1)
         prune(model, "l2", amount=amount)
-        norms = layer.weight.detach().norm(dim=1)  # type: ignore[operator, union-attr]
+        norms = layer.weight.detach().norm(dim=1)  # type: ignore[operator]
         pruned = ~noise.kept()
         assert int(pruned.sum()) == round(amount * len(norms))
         assert norms[pruned].max() < norms[~pruned].min()
