@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bmrs_core.arrays import Arguments, Array
+from bmrs_core.arrays import Arguments
 from bmrs_core.backends import array_api
 from bmrs_core.backends.formula import FORMULAS
 
@@ -16,7 +16,7 @@ __all__ = ["evaluate"]
 Out = NDArray[Any] | tuple[NDArray[Any], ...] | None
 
 
-def evaluate(name: str, arguments: Arguments, out: Out = None) -> Array | tuple[Array, ...]:
+def evaluate(name: str, arguments: Arguments, out: Out = None) -> Any:
     """Return a formula of checked arguments, broadcast against each other.
 
     Parameters
@@ -60,9 +60,10 @@ def _given(out: Any, count: int) -> tuple[NDArray[Any], ...]:
 
 def _allocate(inputs: tuple[NDArray[Any], ...], count: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
     """Return empty arrays of the broadcast shape in the memory order of the inputs, as a ufunc would."""
-    flags = [["readonly"]] * len(inputs) + [["writeonly", "allocate"]] * count
+    flags: Any = [["readonly"]] * len(inputs) + [["writeonly", "allocate"]] * count
     dtypes = [array.dtype for array in inputs] + [dtype] * count
-    iterator = np.nditer((*inputs, *[None] * count), ["zerosize_ok", "refs_ok"], flags, dtypes)
+    operands: Any = (*inputs, *[None] * count)
+    iterator = np.nditer(operands, ["zerosize_ok", "refs_ok"], flags, dtypes)
     return tuple(iterator.operands[len(inputs) :])
 
 
@@ -81,11 +82,12 @@ def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any]
 
     loop = kernel(name)
     count = len(inputs)
+    flags: Any = [["readonly", "contig", "aligned", "nbo"]] * count
+    flags += [["writeonly", "contig", "aligned", "nbo", "no_broadcast"]] * len(outputs)
     iterator = np.nditer(
         (*inputs, *outputs),
         flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap", "delay_bufalloc"],
-        op_flags=[["readonly", "contig", "aligned", "nbo"]] * count
-        + [["writeonly", "contig", "aligned", "nbo", "no_broadcast"]] * len(outputs),
+        op_flags=flags,
         op_dtypes=[np.float64] * (count + len(outputs)),
         casting="same_kind",
         buffersize=BLOCK,
@@ -100,8 +102,7 @@ def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any]
 
 def _on_device(name: str, arguments: Arguments) -> Any:
     xp = arguments.namespace
-    values = arguments.values.values()
-    result = array_api.evaluate(name, xp, tuple(values))
+    result = array_api.bind_namespace(xp)[name](*arguments.values.values())
     dtype = xp.float32 if arguments.float32 else xp.float64
     if isinstance(result, tuple):
         return tuple(xp.astype(value, dtype) for value in result)

@@ -60,7 +60,8 @@ def log_normalizer_grad(
     """
     arguments = collect({"mu": mu, "sigma": sigma, "log_a": log_a, "log_b": log_b})
     require_posterior(arguments)
-    return evaluate("log_normalizer_grad", arguments, out)
+    result: tuple[Array, Array, Array] = evaluate("log_normalizer_grad", arguments, out)
+    return result
 
 
 def kl_divergence_grad(
@@ -110,7 +111,8 @@ def kl_divergence_grad(
     """
     arguments = collect({"mu": mu, "sigma": sigma, "log_a": log_a, "log_b": log_b})
     require_posterior(arguments)
-    return evaluate("kl_divergence_grad", arguments, out)
+    result: tuple[Array, Array, Array] = evaluate("kl_divergence_grad", arguments, out)
+    return result
 
 
 def log_mean_grad(
@@ -161,7 +163,8 @@ def log_mean_grad(
     """
     arguments = collect({"mu": mu, "sigma": sigma, "log_a": log_a, "log_b": log_b})
     require_posterior(arguments)
-    return evaluate("log_mean_grad", arguments, out)
+    result: tuple[Array, Array, Array] = evaluate("log_mean_grad", arguments, out)
+    return result
 
 
 def log_quantile_grad(
@@ -218,4 +221,5 @@ def log_quantile_grad(
     arguments = collect({"u": u, "mu": mu, "sigma": sigma, "log_a": log_a, "log_b": log_b})
     require_posterior(arguments)
     require_within(arguments, "u", 0.0, 1.0, "between 0 and 1", "it is a probability")
-    return evaluate("log_quantile_grad", arguments, out)
+    result: tuple[Array, Array, Array] = evaluate("log_quantile_grad", arguments, out)
+    return result

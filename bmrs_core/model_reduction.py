@@ -86,8 +86,8 @@ def delta_f(
     error = np.empty(inputs[0].shape)
     marks = np.asarray(points, dtype=np.float64).ravel()
     for index in np.ndindex(value.shape):
-        parameters = tuple(float(array[index]) for array in inputs)
-        value[index], error[index] = _delta_f(reduced_log_density, *parameters, marks)
+        mu_i, sigma_i, a, b = (float(array[index]) for array in inputs)
+        value[index], error[index] = _delta_f(reduced_log_density, mu_i, sigma_i, a, b, marks)
     return value[()], error[()]
 
 
@@ -103,7 +103,7 @@ def _delta_f(
     def posterior(x: NDArray[np.float64]) -> NDArray[np.float64]:
         arguments = collect({"x": x, "mu": mu, "sigma": sigma, "log_a": a, "log_b": b})
         log_q: NDArray[np.float64] = evaluate("log_density", arguments)
-        return prior(x) + log_q + np.log(b - a)
+        return np.asarray(prior(x) + log_q + np.log(b - a))
 
     total, _ = _log_integral(prior, a, b, marks)
     if not abs(total) < NORMALISATION:

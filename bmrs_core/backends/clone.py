@@ -9,6 +9,7 @@ object, which still names the file it was written in.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import inspect
 import types
@@ -88,7 +89,7 @@ def clone_formulas(
     module_name
         The module the clones say they belong to.
     """
-    namespace: dict[str, Any] = {"__name__": module_name, "__builtins__": {"range": range}}
+    namespace: dict[str, Any] = {"__name__": module_name, "__builtins__": builtins}
     namespace.update(rules)
     namespace.update(scalars)
     namespace.update(primitives)

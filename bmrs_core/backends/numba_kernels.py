@@ -119,4 +119,4 @@ def kernel(name: str) -> Loop:
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__
     clone.__qualname__ = f"{name}_{texts_digest()}"
-    return njit(cache=True, nogil=True, error_model="numpy")(clone)  # type: ignore[no-any-return]
+    return njit(cache=True, nogil=True, error_model="numpy")(clone)

@@ -50,6 +50,7 @@ MANY_T = nodes.T56
 MANY_TC = nodes.T56[::-1]
 MANY_W = nodes.W56
 MANY_CUT = 47.0
+MANY_REACH = 9.695359714832659  # sqrt(2 MANY_CUT)
 
 FLOAT64_RULES = {
     "FEW": FEW,
@@ -61,6 +62,7 @@ FLOAT64_RULES = {
     "MANY_TC": MANY_TC,
     "MANY_W": MANY_W,
     "MANY_CUT": MANY_CUT,
+    "MANY_REACH": MANY_REACH,
 }
 
 FLOAT32_RULES = {
@@ -73,4 +75,5 @@ FLOAT32_RULES = {
     "MANY_TC": nodes.T24[::-1],
     "MANY_W": nodes.W24,
     "MANY_CUT": 23.0,
+    "MANY_REACH": 6.782329983125268,
 }

@@ -15,7 +15,7 @@ from bmrs_core.formulas.constants import (
     FEW_TC,
     FEW_W,
     HALF,
-    MANY_CUT,
+    MANY_REACH,
     ONE,
     QUARTER,
     THIRD,
@@ -183,11 +183,10 @@ def delta_f_normal_rare(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Rea
 
     p = w * QUARTER * (alpha + beta)
     q = QUARTER * HALF * w * w
-    reach = sqrt(TWO * MANY_CUT)
     centre = ((mu_p - a) - (b - mu_p)) / (b - a)
     width = TWO * sigma_p / (b - a)
-    mass_l, linear_l, excess_l = mean_flat_normal(p, q, centre, width, maximum(alpha_p, -reach), ZERO)
-    mass_r, linear_r, excess_r = mean_flat_normal(p, q, centre, width, ZERO, minimum(beta_p, reach))
+    mass_l, linear_l, excess_l = mean_flat_normal(p, q, centre, width, maximum(alpha_p, -MANY_REACH), ZERO)
+    mass_r, linear_r, excess_r = mean_flat_normal(p, q, centre, width, ZERO, minimum(beta_p, MANY_REACH))
     mass = mass_l + mass_r
     excess = mean_flat(p, q, -ONE, ONE)
     linear = (linear_l + linear_r) / mass + q * THIRD

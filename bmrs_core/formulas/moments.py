@@ -11,6 +11,7 @@ from bmrs_core.formulas.constants import (
     HALF,
     MANY,
     MANY_CUT,
+    MANY_REACH,
     MANY_T,
     MANY_TC,
     MANY_W,
@@ -41,11 +42,10 @@ __all__ = [
 def effective_support(alpha: Real, beta: Real, w: Real) -> tuple[Real, Real, Real]:
     """Return (m, start, end): where exp(-tau (m + tau/2)) is above exp(-MANY_CUT), cut at the bounds."""
     m = minimum(maximum(alpha, ZERO), beta)
-    reach = sqrt(TWO * MANY_CUT)
     distance = absolute(m)
     tail = minimum(w, TWO * MANY_CUT / (distance + sqrt(distance * distance + TWO * MANY_CUT)))
-    start = where(alpha > ZERO, ZERO, where(beta < ZERO, -tail, maximum(alpha, -reach)))
-    end = where(alpha > ZERO, tail, where(beta < ZERO, ZERO, minimum(beta, reach)))
+    start = where(alpha > ZERO, ZERO, where(beta < ZERO, -tail, maximum(alpha, -MANY_REACH)))
+    end = where(alpha > ZERO, tail, where(beta < ZERO, ZERO, minimum(beta, MANY_REACH)))
     return m, start, end
 
 
