@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -29,10 +30,13 @@ _GRADIENTS = {
 }
 
 
-def answer(table: Table, column: str) -> Array:
-    """The package's answer to one column of a table, in the table's precision."""
-    log_a, log_b, mu, sigma, u = table.inputs("a", "b", "mu", "sigma", "u")
-    lower, upper, sigma_p = table.inputs("a2", "b2", "sp")
+def answer(table: Table, column: str, library: Callable[[Array], Any] = np.asarray) -> Array:
+    """The package's answer to one column of a table, in the table's precision.
+
+    ``library`` makes the arguments arrays of another library, whose answer is brought back to NumPy.
+    """
+    inputs = table.inputs("a", "b", "mu", "sigma", "u", "a2", "b2", "sp")
+    log_a, log_b, mu, sigma, u, lower, upper, sigma_p = map(library, inputs)
     bounds: dict[str, Any] = {"log_a": log_a, "log_b": log_b}
     if column in _ELEMENTWISE:
         return np.asarray(_ELEMENTWISE[column](mu, sigma, **bounds))

@@ -7,7 +7,7 @@ import pytest
 
 from .accuracy_table import achieved
 from .table_answers import cached_answer
-from .truth_tables import QUANTITIES, Quantity, Score, Table, score, tables
+from .truth_tables import QUANTITIES, VARIANCE_BY_ITS_PARTS, Quantity, Score, Table, score, tables
 
 EVERY_TABLE = pytest.mark.parametrize("table", tables(), ids=lambda table: table.name.replace(" ", "-"))
 EVERY_QUANTITY = pytest.mark.parametrize("quantity", QUANTITIES, ids=lambda quantity: quantity.column)
@@ -28,6 +28,14 @@ def test_error_is_within_its_bound(table: Table, quantity: Quantity) -> None:
         assert result.worst <= quantity.worst
     if quantity.p99 is not None:
         assert result.p99 <= quantity.p99
+
+
+@EVERY_TABLE
+def test_the_variance_errs_only_where_its_parts_are_ill_conditioned(table: Table) -> None:
+    computed = cached_answer(table.domain, table.dtype.name, "Var")
+    bound = VARIANCE_BY_ITS_PARTS.worst
+    assert bound is not None
+    assert score(table, VARIANCE_BY_ITS_PARTS, computed).worst <= bound
 
 
 @EVERY_TABLE

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from .signatures import EVERY, Signature, name_of
+from .table_answers import answer
+from .truth_tables import QUANTITIES, Quantity, Table, load, score
 
 EVERY_FUNCTION = pytest.mark.parametrize("signature", EVERY, ids=name_of)
 # The array-API text evaluates exp and log with another library's rounding; values here have κ below about
@@ -53,10 +55,34 @@ def test_jax_float64(signature: Signature) -> None:
 def test_tensors_keep_their_shape_and_broadcast(signature: Signature) -> None:
     torch = pytest.importorskip("torch")
     first, *rest = (torch.from_numpy(array) for array in signature.arrays())
-    for answer in signature.call(first[:, None], *(tensor[:3] for tensor in rest)):
-        assert tuple(answer.shape) == ((6, 3) if rest else (6, 1))
-    for answer in signature.call(first[:0], *(tensor[:0] for tensor in rest)):
-        assert tuple(answer.shape) == (0,)
+    for value in signature.call(first[:, None], *(tensor[:3] for tensor in rest)):
+        assert tuple(value.shape) == ((6, 3) if rest else (6, 1))
+    for value in signature.call(first[:0], *(tensor[:0] for tensor in rest)):
+        assert tuple(value.shape) == (0,)
+
+
+@pytest.mark.parametrize("domain", ["training", "hostile"])
+@pytest.mark.parametrize("quantity", QUANTITIES, ids=lambda quantity: quantity.column)
+def test_torch_is_held_to_the_tables_too(quantity: Quantity, domain: str) -> None:
+    torch = pytest.importorskip("torch")
+    table = load(domain, "float64")
+    assert_within_bounds(table, quantity, answer(table, quantity.column, torch.from_numpy))
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES, ids=lambda quantity: quantity.column)
+def test_jax_is_held_to_the_training_table_too(quantity: Quantity) -> None:
+    jax = pytest.importorskip("jax")
+    table = load("training", "float64")
+    with jax.enable_x64(True):
+        assert_within_bounds(table, quantity, answer(table, quantity.column, jax.numpy.asarray))
+
+
+def assert_within_bounds(table: Table, quantity: Quantity, computed: Any) -> None:
+    result = score(table, quantity, computed)
+    assert result.not_finite == 0
+    assert quantity.worst is None or result.worst <= quantity.worst
+    assert quantity.p99 is None or result.p99 <= quantity.p99
+    assert not quantity.sign or result.wrong_signs == 0
 
 
 def test_a_tensor_that_requires_grad_is_refused() -> None:

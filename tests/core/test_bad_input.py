@@ -72,8 +72,8 @@ def test_u_must_be_a_probability(signature: Signature, value: float) -> None:
         ({"log_a_reduced": -5.0, "log_b_reduced": 0.25}, r"log_b_reduced.*0\.25"),
         ({"log_a_reduced": -1.0, "log_b_reduced": -5.0}, r"log_a_reduced.*log_b_reduced"),
         ({"log_a_reduced": -5.0, "log_b_reduced": -5.0}, r"log_a_reduced.*log_b_reduced"),
-        ({"p1": 23, "p2": 8}, r"p2=8.*p1=23"),
-        ({"p1": 8, "p2": 8}, r"p2=8.*p1=8"),
+        ({"p1": 23, "p2": 8}, r"p1=23.*p2=8"),
+        ({"p1": 8, "p2": 8}, r"p1=8.*p2=8"),
         ({"p1": 8, "p2": 30}, r"p2.*30"),  # 30 log 2 = 20.8: below the support
         ({"p1": -1, "p2": 8}, r"p1.*-1"),  # above it
         ({"p1": 30, "p2": None}, r"p1.*30"),
