@@ -72,7 +72,8 @@ def test_delta_f_normal_tends_to_the_savage_dickey_ratio_at_the_lower_bound(q: P
 def test_delta_f_normal_tends_to_the_savage_dickey_ratio_inside(q: Posterior, place: float) -> None:
     mu_p = q.log_a + place * q.width
     slope = (abs(mu_p - q.mu) + q.width) / q.sigma**2
-    value = bmrs_core.delta_f_normal(q.mu, q.sigma, mu_p=mu_p, sigma_p=1e-6 / slope, **q.bounds)
+    sigma_p = 1e-6 * min(1.0 / slope, q.width)
+    value = bmrs_core.delta_f_normal(q.mu, q.sigma, mu_p=mu_p, sigma_p=sigma_p, **q.bounds)
     # Both sides cancel the slope; what is left is of second order, 1e-12, and the rounding of mu_p as above.
     slack = QUADRATURE + 4e-10 / q.width
     assert value == pytest.approx(log_density_over_prior(q, mu_p), rel=QUADRATURE, abs=slack)
