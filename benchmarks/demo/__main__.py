@@ -22,8 +22,8 @@ from benchmarks.demo.report import print_comparison, print_widths
 from benchmarks.demo.training import EpochRecord, Run, Settings, run_epoch, start
 
 FEW_IMAGES = 10_000
-MAX_LINES = 15
-EPOCHS, EPOCHS_FEW_IMAGES, EPOCHS_FULL = (6, 3), (30, 15), (15, 5)
+MAX_LINES = 10
+EPOCHS, EPOCHS_FEW_IMAGES, EPOCHS_FULL = (5, 3), (30, 15), (15, 5)
 BATCH, BATCH_FEW_IMAGES = 128, 32
 KL_WEIGHT, KL_WEIGHT_FEW_IMAGES = 30.0, 3.0
 """The KL counts 1/N per image: the digits are 40 times fewer, and 30 would leave 1.4 % of the network."""

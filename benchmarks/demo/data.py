@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
+import struct
 import urllib.error
 import urllib.request
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +110,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a whole gzip file: {error}") from error
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise DataError(
@@ -115,8 +118,10 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             f"{raw[:3].hex(' ')}"
         )
     start = 4 + 4 * raw[3]
-    shape = tuple(int(n) for n in np.frombuffer(raw[4:start], dtype=">u4"))
-    if len(shape) != raw[3] or len(raw) - start != int(np.prod(shape)):
+    if len(raw) < start:
+        raise DataError(f"{path} ends before it has stated its {raw[3]} dimensions")
+    shape = struct.unpack(f">{raw[3]}I", raw[4:start])
+    if len(raw) - start != math.prod(shape):
         raise DataError(f"{path} states the shape {shape}, but holds {len(raw) - start} bytes")
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 

@@ -71,7 +71,8 @@ def _draw_course(accuracy: Any, size: Any, run: Run) -> None:
     for axes in (accuracy, size):
         axes.grid(axis="y", color="#dddddd", lw=0.6)
         axes.axvspan(last_pruning, len(records) + 0.4, color="#eeeeee", zorder=0)
-    size.text(last_pruning + 0.1, 96, "fine-tuned, without noise", color=GREY, va="top", fontsize=9)
+    if last_pruning < len(records):
+        size.text(len(records) + 0.3, 96, "fine-tuning", color=GREY, ha="right", va="top", fontsize=9)
 
 
 def _share(record: EpochRecord) -> float:
@@ -86,6 +87,8 @@ def _draw_evidence(axes: Any, run: Run) -> None:
         bins=edges,
         stacked=True,
         color=[BLUE, ORANGE],
+        edgecolor="white",
+        linewidth=0.5,
         label=[f"kept ({kept.size}), as last judged", f"pruned ({pruned.size}), when pruned"],
     )
     axes.set_xscale("symlog", linthresh=_LINEAR_RANGE)
@@ -102,6 +105,7 @@ def _draw_evidence(axes: Any, run: Run) -> None:
         fontsize=9,
     )
     axes.set(title="Structures by evidence for their removal", xlabel="ΔF, nats (logarithmic beyond ±1)")
+    axes.set_ylabel("structures")
     axes.legend(frameon=False, loc="upper left")
     axes.grid(axis="y", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
