@@ -32,6 +32,25 @@ def test_an_array_is_its_elements_one_by_one(signature: Signature) -> None:
             np.testing.assert_allclose(one, many[i], rtol=1e-13, atol=1e-300)
 
 
+@pytest.mark.parametrize("signature", ELEMENTWISE + GRADIENTS, ids=name_of)
+def test_an_element_does_not_depend_on_its_neighbours_or_its_place(signature: Signature) -> None:
+    # More elements than any block, and not a multiple of one; every regime of the default support, shuffled.
+    rng = np.random.default_rng(4)
+    size = 20_011
+    columns = {
+        "mu": rng.uniform(-40.0, 20.0, size),
+        "sigma": np.exp(rng.uniform(-20.0, 5.0, size)),
+        "u": rng.random(size),
+        "theta": np.exp(rng.uniform(-20.0, 0.0, size)),
+        "log_lower": rng.uniform(-20.0, -10.0, size),
+        "log_upper": rng.uniform(-10.0, 0.0, size),
+    }
+    arrays = [columns[name] for name in signature.arguments]
+    whole = signature.call(*arrays)
+    order = rng.permutation(size)[: size - 8]
+    same(signature.call(*(array[order] for array in arrays)), [answer[order] for answer in whole])
+
+
 @EVERY_FUNCTION
 def test_python_floats_give_a_numpy_scalar(signature: Signature) -> None:
     for answer in signature.call(*(float(array[0]) for array in signature.arrays())):
