@@ -61,7 +61,11 @@ def scalar_constants() -> dict[str, float]:
     found = dict(constants.SCALARS)
     for module in TEXT_MODULES:
         for name, value in vars(module).items():
-            if isinstance(value, float) and found.setdefault(name, value) != value:
+            if (
+                isinstance(value, float)
+                and name not in constants.FLOAT64_RULES
+                and found.setdefault(name, value) != value
+            ):
                 raise AssertionError(f"constant {name} has two values; names are global to all formulas")
     return found
 
@@ -90,8 +94,8 @@ def clone_formulas(
         The module the clones say they belong to.
     """
     namespace: dict[str, Any] = {"__name__": module_name, "__builtins__": builtins}
-    namespace.update(rules)
     namespace.update(scalars)
+    namespace.update(rules)
     namespace.update(primitives)
     bound = {}
     for text in formula_texts():

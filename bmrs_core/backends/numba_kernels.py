@@ -20,7 +20,7 @@ from bmrs_core.backends.formula import FORMULAS
 from bmrs_core.backends.numba_elementary import ELEMENTARY, FAST
 from bmrs_core.formulas.constants import FLOAT64_RULES
 
-__all__ = ["BLOCK", "kernel"]
+__all__ = ["BLOCK", "compiled_texts", "kernel"]
 
 BLOCK = 4096
 """Elements per call of a kernel: seven arrays of them fit a 256 KiB second-level cache."""
@@ -89,7 +89,8 @@ def _with_rare(inputs: Any, outputs: Any) -> None:
 
 
 @functools.cache
-def _texts() -> dict[str, Any]:
+def compiled_texts() -> dict[str, Any]:
+    """Return every formula by name as a Numba function of float64, inlined into whatever calls it."""
     rules = {
         name: np.array(value) if isinstance(value, tuple) else value for name, value in FLOAT64_RULES.items()
     }
@@ -108,7 +109,7 @@ def kernel(name: str) -> Loop:
     outlives the formulas it was compiled from.
     """
     formula = FORMULAS[name]
-    texts = _texts()
+    texts = compiled_texts()
     if formula.has_rare:
         loop: Loop = _with_rare
         calls = {part: texts[f"{name}_{part}"] for part in ("common", "rare", "is_rare")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bmrs_core.formulas import nodes
 
-__all__ = ["EXACT", "FLOAT32_RULES", "FLOAT64_RULES", "SCALARS"]
+__all__ = ["EXACT", "FLOAT32_RULES", "FLOAT32_SCALARS", "FLOAT64_RULES", "SCALARS"]
 
 ZERO = 0.0
 QUARTER = 0.25
@@ -64,6 +64,9 @@ FLOAT64_RULES = {
     "MANY_CUT": MANY_CUT,
     "MANY_REACH": MANY_REACH,
 }
+
+# What must be representable in float32: squares of HUGE and exp of MODERATE must not overflow.
+FLOAT32_SCALARS = {"TINY": 1e-37, "HUGE": 1e18, "MODERATE": 85.0}
 
 FLOAT32_RULES = {
     "FEW": 10,

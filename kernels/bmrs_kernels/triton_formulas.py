@@ -1,0 +1,146 @@
+"""The formulas of bmrs_core bound to Triton, in float32, for inlining into GPU kernels.
+
+`FORMULAS` holds every public formula by its name in `bmrs_core.backends.formula` as a function for
+other Triton kernels to call on float32 tiles (bounds included: a float64 scalar would turn the whole
+formula into float64). The texts are those of the CPU, with 10- and 24-point quadrature rules, whose
+truncation is below float32's precision.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from bmrs_core.backends.clone import clone_formulas, scalar_constants
+from bmrs_core.backends.formula import FORMULAS as PUBLIC
+from bmrs_core.formulas.constants import FLOAT32_RULES, FLOAT32_SCALARS
+
+__all__ = ["FORMULAS"]
+
+# The compiler wants compile-time constants; the interpreter fails on `constexpr OP tensor`.
+_interpreted = triton.knobs.runtime.interpret
+_constant: Any = (lambda value: value) if _interpreted else tl.constexpr
+_range: Any = range if _interpreted else tl.static_range
+
+
+@triton.jit
+def exp(x):
+    """e^x."""
+    return tl.exp(x)
+
+
+@triton.jit
+def log(x):
+    """Natural logarithm."""
+    return tl.log(x)
+
+
+@triton.jit
+def sqrt(x):
+    """Square root."""
+    return tl.sqrt(x)
+
+
+@triton.jit
+def absolute(x):
+    """|x|."""
+    return tl.abs(x)
+
+
+@triton.jit
+def where(condition, x, y):
+    """X where the condition holds, else y."""
+    return tl.where(condition, x, y)
+
+
+@triton.jit
+def maximum(x, y):
+    """The larger of the two."""
+    return tl.maximum(x, y)
+
+
+@triton.jit
+def minimum(x, y):
+    """The smaller of the two."""
+    return tl.minimum(x, y)
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x) as log u + (x - (u - 1))/u with u = 1 + x rounded."""
+    u = 1.0 + x
+    return tl.log(u) + (x - (u - 1.0)) / u
+
+
+@triton.jit
+def expm1(x):
+    """e^x - 1; below 1/2 in magnitude by its Taylor series to x^9 (truncation below 1e-9 of it)."""
+    s = 1.0 / 362880.0
+    s = s * x + 1.0 / 40320.0
+    s = s * x + 1.0 / 5040.0
+    s = s * x + 1.0 / 720.0
+    s = s * x + 1.0 / 120.0
+    s = s * x + 1.0 / 24.0
+    s = s * x + 1.0 / 6.0
+    s = s * x + 0.5
+    return tl.where(tl.abs(x) < 0.5, x + x * x * s, tl.exp(x) - 1.0)
+
+
+def _combined_2(x0, x1):
+    return where(is_rare(x0, x1), rare(x0, x1), common(x0, x1))
+
+
+def _combined_4(x0, x1, x2, x3):
+    return where(is_rare(x0, x1, x2, x3), rare(x0, x1, x2, x3), common(x0, x1, x2, x3))
+
+
+def _combined_5(x0, x1, x2, x3, x4):
+    is_in = is_rare(x0, x1, x2, x3, x4)
+    return where(is_in, rare(x0, x1, x2, x3, x4), common(x0, x1, x2, x3, x4))
+
+
+def _combined_6(x0, x1, x2, x3, x4, x5):
+    is_in = is_rare(x0, x1, x2, x3, x4, x5)
+    return where(is_in, rare(x0, x1, x2, x3, x4, x5), common(x0, x1, x2, x3, x4, x5))
+
+
+_COMBINED = {2: _combined_2, 4: _combined_4, 5: _combined_5, 6: _combined_6}
+
+
+def _bind() -> dict[str, Any]:
+    primitives = {
+        "absolute": absolute,
+        "exp": exp,
+        "expm1": expm1,
+        "log": log,
+        "log1p": log1p,
+        "maximum": maximum,
+        "minimum": minimum,
+        "sqrt": sqrt,
+        "where": where,
+    }
+    values = {**scalar_constants(), **FLOAT32_SCALARS}
+    scalars = {name: _constant(value) for name, value in values.items()}
+    # `range` is unrolled, so that a node is a constant; the compiler looks the annotations up, too, and the
+    # interpreter wants to find the language.
+    names = {"range": _range, "Real": _constant(0.0), "Bool": _constant(0), "tl": tl}
+    rules = {name: _constant(value) for name, value in FLOAT32_RULES.items()}
+    texts = clone_formulas(primitives, scalars, {**rules, **names}, triton.jit, __name__)
+    return {name: _combine(name, texts) for name in PUBLIC}
+
+
+def _combine(name: str, texts: dict[str, Any]) -> Any:
+    formula = PUBLIC[name]
+    if not formula.has_rare:
+        return texts[name]
+    calls = {part: texts[f"{name}_{part}"] for part in ("is_rare", "rare", "common")}
+    text = _COMBINED[formula.inputs]
+    clone = types.FunctionType(text.__code__, {"__name__": __name__, "tl": tl, "where": where, **calls})
+    clone.__module__ = __name__
+    return triton.jit(clone)
+
+
+FORMULAS = _bind()
