@@ -15,7 +15,7 @@ from benchmarks.demo.network import LeNet5, count_macs, count_parameters, save_n
 from benchmarks.demo.training import evaluate
 
 LATENCY_BATCH = 32
-_WARM_UP, _REPETITIONS = 10, 100
+_WARM_UP, _REPETITIONS = 20, 200
 
 
 @dataclass(frozen=True)
@@ -29,25 +29,43 @@ class Measurement:
     accuracy: float
 
 
-def measure(model: LeNet5, data: ImageData, path: Path) -> Measurement:
-    """Save a network to `path` and measure it."""
-    model.eval()
-    save_network(model, path)
-    return Measurement(
-        count_parameters(model),
-        count_macs(model, data.test_images),
-        path.stat().st_size,
-        _latency_ms(model, data.test_images[:LATENCY_BATCH]),
-        evaluate(model, data),
-    )
+def measure(networks: dict[Path, LeNet5], data: ImageData) -> list[Measurement]:
+    """Save each network to its path and measure it.
+
+    Parameters
+    ----------
+    networks : dict of Path to LeNet5
+        The networks, by the file to save each to.
+    data : ImageData
+        Images to test and time them on.
+
+    Returns
+    -------
+    list of Measurement
+        In the order of `networks`.
+    """
+    for path, model in networks.items():
+        save_network(model.eval(), path)
+    latencies = _latencies_ms(list(networks.values()), data.test_images[:LATENCY_BATCH])
+    return [
+        Measurement(
+            count_parameters(model),
+            count_macs(model, data.test_images),
+            path.stat().st_size,
+            latency,
+            evaluate(model, data),
+        )
+        for (path, model), latency in zip(networks.items(), latencies, strict=True)
+    ]
 
 
 @torch.no_grad()
-def _latency_ms(model: LeNet5, images: Tensor) -> float:
-    """Median time of a forward pass."""
-    times = []
+def _latencies_ms(models: list[LeNet5], images: Tensor) -> list[float]:
+    """Median time of a forward pass of each model, taken in turns so that a busy moment hits all alike."""
+    times: list[list[float]] = [[] for _ in models]
     for _ in range(_WARM_UP + _REPETITIONS):
-        started = time.perf_counter()
-        model(images)
-        times.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(times[_WARM_UP:])
+        for model, own in zip(models, times, strict=True):
+            started = time.perf_counter()
+            model(images)
+            own.append(time.perf_counter() - started)
+    return [1e3 * statistics.median(own[_WARM_UP:]) for own in times]

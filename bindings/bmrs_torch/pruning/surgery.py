@@ -80,7 +80,8 @@ def _operate(model: M, example_inputs: Any, *, track: bool = False) -> tuple[M, 
     plan = make_plan(model, graph)
     if track:
         for parameter in model.parameters():
-            parameter.data = torch.arange(parameter.numel(), dtype=torch.float64).view(parameter.shape)
+            numbers = torch.arange(parameter.numel(), dtype=torch.float64, device=parameter.device)
+            parameter.data = numbers.view(parameter.shape)
     for root, structures in plan.cuts:
         noise = model.get_submodule(root)
         assert isinstance(noise, MultiplicativeNoise)
