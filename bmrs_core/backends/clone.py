@@ -26,6 +26,7 @@ from bmrs_core.formulas import (
     ndtri,
     normal,
     quantile,
+    short_support,
     spread,
     truncated_lognormal,
 )
@@ -35,6 +36,7 @@ __all__ = ["TEXT_MODULES", "clone_formulas", "formula_texts", "scalar_constants"
 TEXT_MODULES = (
     mills,
     ndtri,
+    short_support,
     normal,
     moments,
     truncated_lognormal,

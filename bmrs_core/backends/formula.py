@@ -25,11 +25,11 @@ class Formula:
 FORMULAS = {
     formula.name: formula
     for formula in (
-        Formula("log_ndtr_diff", 2, has_rare=True),
-        Formula("log_erf_diff", 2, has_rare=True),
-        Formula("log_normalizer", 4, has_rare=True),
+        Formula("log_ndtr_diff", 2),
+        Formula("log_erf_diff", 2),
+        Formula("log_normalizer", 4),
         Formula("kl_divergence", 4, has_rare=True),
-        Formula("mean", 4, has_rare=True),
+        Formula("mean", 4),
         Formula("log_mean", 4, has_rare=True),
         Formula("variance", 4),
         Formula("snr", 4),

@@ -12,6 +12,7 @@ from bmrs_core.formulas import nodes
 __all__ = ["EXACT", "FLOAT32_RULES", "FLOAT32_SCALARS", "FLOAT64_RULES", "SCALARS"]
 
 ZERO = 0.0
+EIGHTH = 0.125
 QUARTER = 0.25
 HALF = 0.5
 ONE = 1.0
@@ -41,10 +42,10 @@ EXACT = {
 # The quadrature rules, by what they are for. FEW: the exponent of the integrand ranges over no more
 # than some 5 nats (24 nodes: truncation below 1e-17 up to a range of 6). MANY: a Gaussian over its
 # effective support, cut where the exponent is -MANY_CUT, i.e. below the precision of the sum.
-FEW = 24
-FEW_T = nodes.T24
-FEW_TC = nodes.T24[::-1]
-FEW_W = nodes.W24
+FEW = 16
+FEW_T = nodes.T16
+FEW_TC = nodes.T16[::-1]
+FEW_W = nodes.W16
 MANY = 56
 MANY_T = nodes.T56
 MANY_TC = nodes.T56[::-1]

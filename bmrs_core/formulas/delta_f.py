@@ -4,21 +4,21 @@ Both are log[(b - a) E_reduced[q(x)]], q the posterior density of x = log theta:
 reduced prior finds more posterior density than the log-uniform prior does on average. Eq. 8's three
 squares are never formed: with every density anchored at its own mode, what is left is one exponent
 that is a sum of terms of the same sign. Where q is nearly uniform both Delta F and its terms are
-tiny, and it is the difference of two means of exp(f) - 1, f the exponent relative to the midpoint.
+tiny, and it is the difference of two log E[e^f] near 0, f the exponent relative to the midpoint.
 """
 
 from __future__ import annotations
 
 from bmrs_core.formulas.constants import (
-    FEW,
-    FEW_T,
-    FEW_TC,
-    FEW_W,
+    EIGHTH,
     HALF,
+    MANY,
     MANY_REACH,
+    MANY_T,
+    MANY_TC,
+    MANY_W,
     ONE,
     QUARTER,
-    THIRD,
     TWO,
     ZERO,
 )
@@ -36,6 +36,7 @@ from bmrs_core.formulas.primitives import (
     sums_over_nodes,
     where,
 )
+from bmrs_core.formulas.short_support import short_excess
 from bmrs_core.formulas.truncated_lognormal import excess_exp
 
 __all__ = [
@@ -50,8 +51,7 @@ __all__ = [
     "is_nearly_uniform",
     "log_mass",
     "log_mass_ratio",
-    "mean_flat",
-    "mean_flat_normal",
+    "mean_exp_normal",
     "reduced_posterior",
     "relative_exponent",
 ]
@@ -59,6 +59,10 @@ __all__ = [
 # Where less than this part of the prior lies outside the reduced support, log mass and log prior mass
 # are both near 0 and are computed from their complements.
 NEARLY_ALL = 0.0625
+
+# A reduced prior narrower than this part of the support moves the exponent f of a nearly uniform q by less
+# than d = 1e-4 f: what is left out is of the order of d^3 < 1e-12 f^3.
+SPIKE = 5e-6
 
 
 def is_nearly_uniform(w: Real, h: Real) -> Bool:
@@ -96,22 +100,27 @@ def exponent_gap(alpha: Real, beta: Real, w: Real, r: Real, alpha_p: Real, beta_
 
 
 def delta_f_normal_is_rare(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Real, b: Real) -> Bool:
-    """Tell whether q, the reduced prior or their product has a short support, or q is nearly uniform."""
+    """Tell whether the reduced prior is no spike and either it is short or q nearly uniform."""
     w = (b - a) / sigma
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
-    h = HALF * absolute(alpha + beta)
     r = sigma_p / sigma
     scale = sqrt(ONE + r * r)
     w_p = (b - a) / sigma_p
     middle_p = HALF * ((a - mu_p) / sigma_p + (b - mu_p) / sigma_p)
     middle_t = (r * HALF * (alpha + beta) + middle_p) / scale
-    short_p = J_is_short(w_p, absolute(middle_p)) | J_is_short(w_p * scale, absolute(middle_t))
-    return short_p | J_is_short(w, h) | is_nearly_uniform(w, h)
+    short = J_is_short(w_p, absolute(middle_p)) | J_is_short(w_p * scale, absolute(middle_t))
+    nearly_uniform = is_nearly_uniform(w, HALF * absolute(alpha + beta))
+    return short | (nearly_uniform & (sigma_p > SPIKE * (b - a)))
 
 
 def delta_f_normal_common(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Real, b: Real) -> Real:
-    """Return Delta F_N (Eq. 8) = log(w J~ / (J J_p sqrt(1 + r^2))) + exponent gap."""
+    """Return Delta F_N (Eq. 8) = log(w J~ / (J J_p sqrt(1 + r^2))) + exponent gap.
+
+    Of a nearly uniform q, with f its exponent relative to the midpoint and t in [-1, 1] across the
+    support, as log E_p~[e^f] - log E_p[e^f], the former by the moments of a spike at mu_p over which f
+    moves by d: third powers of d are left out.
+    """
     w = (b - a) / sigma
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
@@ -123,25 +132,29 @@ def delta_f_normal_common(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: R
     lower, upper, h = oriented(alpha, beta)
     lower_p, upper_p, h_p = oriented(alpha_p, beta_p)
     lower_t, upper_t, h_t = oriented((r * alpha + alpha_p) / scale, (r * beta + beta_p) / scale)
-    j = J_wide(lower, upper, w, h)
+    j = J_any(lower, upper, w, h)
     j_p = J_wide(lower_p, upper_p, w_p, h_p)
     j_t = J_wide(lower_t, upper_t, w_p * scale, h_t)
     gap = exponent_gap(alpha, beta, w, r, alpha_p, beta_p, (mu_p - mu) / sigma)
-    return log(w / (j * scale) * (j_t / j_p)) + gap
+
+    p = w * QUARTER * (alpha + beta)
+    q = EIGHTH * w * w
+    centre = ((mu_p - a) - (b - mu_p)) / (b - a)
+    width = TWO * sigma_p / (b - a)
+    at_lower = exp(-HALF * alpha_p * alpha_p) / j_p
+    at_upper = exp(-HALF * beta_p * beta_p) / j_p
+    slope = p + TWO * q * centre
+    second = ONE + (alpha_p * at_lower - beta_p * at_upper)
+    moved = -width * slope * (at_lower - at_upper) + width * width * second * (HALF * slope * slope - q)
+    excess = short_excess(p, q)
+    flat = log1p((moved - excess) / (ONE + excess)) - centre * (p + q * centre)
+
+    nearly_uniform = is_nearly_uniform(w, h)
+    return where(nearly_uniform, flat, log(w / (j * scale) * (j_t / j_p)) + gap)
 
 
 @sums_over_nodes
-def mean_flat(p: Real, q: Real, first: Real, last: Real) -> Real:
-    """Return the mean of e^f - 1 - f, f(t) = -(p t + q t^2), over t uniform in [first, last]."""
-    total = ZERO
-    for j in range(FEW):
-        t = first * FEW_TC[j] + last * FEW_T[j]
-        total = total + FEW_W[j] * excess_exp(-t * (p + q * t))
-    return total
-
-
-@sums_over_nodes
-def mean_flat_normal(
+def mean_exp_normal(
     p: Real, q: Real, centre: Real, width: Real, start: Real, end: Real
 ) -> tuple[Real, Real, Real]:
     """Return the sums of g, g f and g (e^f - 1 - f) over tau in [start, end].
@@ -151,11 +164,11 @@ def mean_flat_normal(
     total = ZERO
     linear = ZERO
     excess = ZERO
-    for j in range(FEW):
-        tau = start * FEW_TC[j] + end * FEW_T[j]
+    for j in range(MANY):
+        tau = start * MANY_TC[j] + end * MANY_T[j]
         t = centre + width * tau
         f = -t * (p + q * t)
-        g = FEW_W[j] * exp(-HALF * tau * tau)
+        g = MANY_W[j] * exp(-HALF * tau * tau)
         total = total + g
         linear = linear + g * f
         excess = excess + g * excess_exp(f)
@@ -163,7 +176,7 @@ def mean_flat_normal(
 
 
 def delta_f_normal_rare(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Real, b: Real) -> Real:
-    """Return Delta F_N with short supports or a nearly uniform q."""
+    """Return Delta F_N with a wide reduced prior: short supports, or a sum where q is nearly uniform."""
     w = (b - a) / sigma
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
@@ -179,20 +192,18 @@ def delta_f_normal_rare(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Rea
     j_p = J_any(lower_p, upper_p, w_p, h_p)
     j_t = J_any(lower_t, upper_t, w_p * scale, h_t)
     gap = exponent_gap(alpha, beta, w, r, alpha_p, beta_p, (mu_p - mu) / sigma)
-    general = log(w / (j * scale) * (j_t / j_p)) + gap
 
     p = w * QUARTER * (alpha + beta)
-    q = QUARTER * HALF * w * w
+    q = EIGHTH * w * w
     centre = ((mu_p - a) - (b - mu_p)) / (b - a)
     width = TWO * sigma_p / (b - a)
-    mass_l, linear_l, excess_l = mean_flat_normal(p, q, centre, width, maximum(alpha_p, -MANY_REACH), ZERO)
-    mass_r, linear_r, excess_r = mean_flat_normal(p, q, centre, width, ZERO, minimum(beta_p, MANY_REACH))
-    mass = mass_l + mass_r
-    excess = mean_flat(p, q, -ONE, ONE)
-    linear = (linear_l + linear_r) / mass + q * THIRD
-    gained = linear + ((excess_l + excess_r) / mass - excess)
-    flat = log1p(gained / (ONE + (excess - q * THIRD)))
-    return where(is_nearly_uniform(w, h), flat, general)
+    left = mean_exp_normal(p, q, centre, width, maximum(alpha_p, -MANY_REACH), ZERO)
+    right = mean_exp_normal(p, q, centre, width, ZERO, minimum(beta_p, MANY_REACH))
+    mass = left[0] + right[0]
+    excess = short_excess(p, q)
+    gained = (left[1] + right[1]) / mass + (left[2] + right[2]) / mass - excess
+    flat = log1p(gained / (ONE + excess))
+    return where(is_nearly_uniform(w, h), flat, log(w / (j * scale) * (j_t / j_p)) + gap)
 
 
 def relative_exponent(mu: Real, sigma: Real, a: Real, b: Real, lower: Real, upper: Real) -> Real:
@@ -218,49 +229,45 @@ def log_mass(lower: Real, upper: Real, mu: Real, sigma: Real, a: Real, b: Real) 
     return where(outside < HALF, log1p(-minimum(outside, HALF)), inside)
 
 
-def delta_f_uniform_is_rare(mu: Real, sigma: Real, lower: Real, upper: Real, a: Real, b: Real) -> Bool:
-    """Tell whether a support is short, q nearly uniform or the reduced support nearly the whole."""
-    w = (b - a) / sigma
-    h = HALF * absolute((a - mu) / sigma + (b - mu) / sigma)
-    part = (upper - lower) / sigma
-    part_h = HALF * absolute((lower - mu) / sigma + (upper - mu) / sigma)
-    nearly_all = (lower - a) + (b - upper) < NEARLY_ALL * (b - a)
-    return J_is_short(w, h) | J_is_short(part, part_h) | is_nearly_uniform(w, h) | nearly_all
+def delta_f_uniform_is_rare(_mu: Real, _sigma: Real, lower: Real, upper: Real, a: Real, b: Real) -> Bool:
+    """Tell whether the reduced support is nearly the whole."""
+    return (lower - a) + (b - upper) < NEARLY_ALL * (b - a)
 
 
 def delta_f_uniform_common(mu: Real, sigma: Real, lower: Real, upper: Real, a: Real, b: Real) -> Real:
-    """Return Delta F_U (Eq. 10) = log mass of q in [lower, upper] - log mass of the prior there."""
-    part_lower, part_upper, part_h = oriented((lower - mu) / sigma, (upper - mu) / sigma)
-    whole_lower, whole_upper, h = oriented((a - mu) / sigma, (b - mu) / sigma)
+    """Return Delta F_U (Eq. 10) = log mass of q in [lower, upper] - log mass of the prior there.
+
+    Of a nearly uniform q, with f its exponent relative to the midpoint and t in [-1, 1] across the
+    support, as log E[e^f] over the part of t less that over the whole: the part is short, too.
+    """
     w = (b - a) / sigma
     part_w = (upper - lower) / sigma
-    part = J_wide(part_lower, part_upper, part_w, part_h)
-    whole = J_wide(whole_lower, whole_upper, w, h)
-    return relative_exponent(mu, sigma, a, b, lower, upper) + log(part / whole * (w / part_w))
+    alpha = (a - mu) / sigma
+    beta = (b - mu) / sigma
+    part_lower, part_upper, part_h = oriented((lower - mu) / sigma, (upper - mu) / sigma)
+    whole_lower, whole_upper, h = oriented(alpha, beta)
+    part = J_any(part_lower, part_upper, part_w, part_h)
+    whole = J_any(whole_lower, whole_upper, w, h)
+    general = relative_exponent(mu, sigma, a, b, lower, upper) + log(part / whole * (w / part_w))
+
+    p = w * QUARTER * (alpha + beta)
+    q = EIGHTH * w * w
+    middle = ((lower - a) - (b - upper)) / (b - a)
+    part_excess = short_excess(HALF * part_w * part_h, EIGHTH * part_w * part_w)
+    excess = short_excess(p, q)
+    flat = log1p((part_excess - excess) / (ONE + excess)) - middle * (p + q * middle)
+    return where(is_nearly_uniform(w, h), flat, general)
 
 
 def delta_f_uniform_rare(mu: Real, sigma: Real, lower: Real, upper: Real, a: Real, b: Real) -> Real:
-    """Return Delta F_U with short supports, a nearly uniform q or a reduced support nearly the whole."""
-    w = (b - a) / sigma
-    alpha = (a - mu) / sigma
-    beta = (b - mu) / sigma
+    """Return Delta F_U where the reduced support is nearly the whole, from what lies outside it."""
     outside_prior = ((lower - a) + (b - upper)) / (b - a)
     outside = exp(log_mass_ratio(mu, sigma, a, b, a, lower)) + exp(log_mass_ratio(mu, sigma, a, b, upper, b))
-    complement = log1p(-minimum(outside, HALF)) - log1p(-minimum(outside_prior, HALF))
-    direct = log_mass_ratio(mu, sigma, a, b, lower, upper) - log((upper - lower) / (b - a))
-    general = where((outside < HALF) & (outside_prior < HALF), complement, direct)
-
-    p = w * QUARTER * (alpha + beta)
-    q = QUARTER * HALF * w * w
-    first = ((lower - a) - (b - lower)) / (b - a)
-    last = ((upper - a) - (b - upper)) / (b - a)
-    middle = ((lower - a) - (b - upper)) / (b - a)
-    part = (upper - lower) / (b - a)
-    linear = -(p * middle + q * (middle * middle + (part * part - ONE) * THIRD))
-    excess = mean_flat(p, q, -ONE, ONE)
-    gained = linear + (mean_flat(p, q, first, last) - excess)
-    flat = log1p(gained / (ONE + (excess - q * THIRD)))
-    return where(is_nearly_uniform(w, HALF * absolute(alpha + beta)), flat, general)
+    complement = log1p(-minimum(outside, HALF)) - log1p(-outside_prior)
+    common = delta_f_uniform_common(mu, sigma, lower, upper, a, b)
+    w = (b - a) / sigma
+    nearly_uniform = is_nearly_uniform(w, HALF * absolute((a - mu) / sigma + (b - mu) / sigma))
+    return where(nearly_uniform | (outside >= HALF), common, complement)
 
 
 def delta_f_gaussian(mu: Real, sigma: Real, mu_0: Real, sigma_0: Real, mu_p: Real, sigma_p: Real) -> Real:

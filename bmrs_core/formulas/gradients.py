@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bmrs_core.formulas.constants import HALF, ONE, TWO, ZERO
 from bmrs_core.formulas.moments import central_moments, effective_support, raw_moments
-from bmrs_core.formulas.normal import J_any, J_is_short, log_normal_mass, log_normal_mass_short, oriented
+from bmrs_core.formulas.normal import J_any, log_normal_mass, oriented
 from bmrs_core.formulas.primitives import Real, absolute, exp, expm1, minimum, where
 from bmrs_core.formulas.truncated_lognormal import (
     kl_divergence_common,
@@ -47,16 +47,13 @@ def log_normalizer_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, 
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     w = (b - a) / sigma
-    _lower, _upper, h = oriented(alpha, beta)
     m, start, end = effective_support(alpha, beta, w)
     _j, tau, _square = raw_moments(m, start, end, m)
     mean, square_excess, _third = boundary_terms(alpha, beta, w)
     outside = (alpha > ZERO) | (beta < ZERO)
     d_mu = where(outside, m + tau, mean) / sigma
     d_sigma = where(outside, tail_square_excess(alpha, beta, w), square_excess) / sigma
-    short = J_is_short(w, h)
-    value = where(short, log_normal_mass_short(alpha, beta, w), log_normal_mass(alpha, beta, w))
-    return value, d_mu, d_sigma
+    return log_normal_mass(alpha, beta, w), d_mu, d_sigma
 
 
 def kl_divergence_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:

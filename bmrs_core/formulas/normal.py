@@ -11,11 +11,8 @@ log normaliser, the entropy, the moments and Delta F are built.
 from __future__ import annotations
 
 from bmrs_core.formulas.constants import (
-    FEW,
-    FEW_T,
-    FEW_W,
+    EIGHTH,
     HALF,
-    HALF_LOG_2PI,
     HUGE,
     INV_SQRT_2PI,
     LOG_2,
@@ -25,32 +22,16 @@ from bmrs_core.formulas.constants import (
     ZERO,
 )
 from bmrs_core.formulas.mills import mills
-from bmrs_core.formulas.primitives import (
-    Bool,
-    Real,
-    absolute,
-    exp,
-    log,
-    log1p,
-    maximum,
-    minimum,
-    sums_over_nodes,
-    where,
-)
+from bmrs_core.formulas.primitives import Bool, Real, absolute, exp, log, maximum, minimum, where
+from bmrs_core.formulas.short_support import short_excess
 
 __all__ = [
     "J_any",
     "J_is_short",
-    "J_short",
     "J_wide",
-    "log_erf_diff_common",
-    "log_erf_diff_is_rare",
-    "log_erf_diff_rare",
-    "log_ndtr_diff_common",
-    "log_ndtr_diff_is_rare",
-    "log_ndtr_diff_rare",
+    "log_erf_diff",
+    "log_ndtr_diff",
     "log_normal_mass",
-    "log_normal_mass_short",
     "oriented",
 ]
 
@@ -76,83 +57,55 @@ def J_is_short(w: Real, h: Real) -> Bool:
 
 
 def J_wide(lower: Real, upper: Real, w: Real, h: Real) -> Real:
-    """Return J of an oriented interval in closed form."""
+    """Return J of an oriented interval that is not short, in closed form."""
     in_tail = lower >= ZERO
     near = mills(absolute(lower))
     far = mills(upper) * exp(where(in_tail, -w * h, -HALF * upper * upper))
     return where(in_tail, near, SQRT_2PI - exp(-HALF * lower * lower) * near) - far
 
 
-@sums_over_nodes
-def J_short(lower: Real, w: Real) -> Real:
-    """Return J of a short oriented interval by quadrature of exp(-tau (m + tau/2)), y = m + tau."""
-    m = maximum(lower, ZERO)
-    start = lower - m
-    total = ZERO
-    for j in range(FEW):
-        tau = start + w * FEW_T[j]
-        total = total + FEW_W[j] * exp(-tau * (m + HALF * tau))
-    return w * total
-
-
 def J_any(lower: Real, upper: Real, w: Real, h: Real) -> Real:
-    """Return J of any oriented interval."""
-    return where(J_is_short(w, h), J_short(lower, w), J_wide(lower, upper, w, h))
+    """Return J of any oriented interval; a short one as w exp(-(h^2 - m^2)/2) times a series."""
+    in_tail = lower >= ZERO
+    short = J_is_short(w, h)
+    p = HALF * w * h
+    q = EIGHTH * w * w
+    near = mills(absolute(lower))
+    far = mills(upper) * exp(where(in_tail, -w * h, -HALF * upper * upper))
+    scale = exp(where(short, where(in_tail, q - p, -HALF * h * h), -HALF * lower * lower))
+    wide = where(in_tail, near, SQRT_2PI - scale * near) - far
+    return where(short, w * scale * (ONE + short_excess(p, q)), wide)
 
 
 def log_normal_mass(alpha: Real, beta: Real, w: Real) -> Real:
-    """Return log(Phi(beta) - Phi(alpha)) of an interval that is not short.
+    """Return log(Phi(beta) - Phi(alpha)).
 
-    In the interior as the complement of both tails; in a tail anchored at the nearer end.
+    In the interior as the complement of both tails, log(1 - c) = log u + (1 - c - u)/u with u = 1 - c
+    rounded; in a tail anchored at the nearer end; of a short interval at its midpoint.
     """
     lower, upper, h = oriented(alpha, beta)
     in_tail = lower >= ZERO
+    short = J_is_short(w, h)
     near = mills(absolute(lower))
     far = mills(upper) * exp(where(in_tail, -w * h, -HALF * upper * upper))
     square = HALF * lower * lower
-    interior = log1p(-INV_SQRT_2PI * (exp(-square) * near + far))
-    tail = log(where(in_tail, near - far, ONE)) - HALF_LOG_2PI - square
-    return where(in_tail, tail, interior)
+    complement = INV_SQRT_2PI * (exp(-square) * near + far)
+    rounded = ONE - complement
+    excess = short_excess(HALF * w * h, EIGHTH * w * w)
+    mass = where(short, w * (ONE + excess), where(in_tail, near - far, SQRT_2PI))
+    anchor = where(short, -HALF * h * h, where(in_tail, -square, (ONE - rounded - complement) / rounded))
+    return log(where(short | in_tail, INV_SQRT_2PI * mass, rounded)) + anchor
 
 
-def log_normal_mass_short(alpha: Real, beta: Real, w: Real) -> Real:
-    """Return log(Phi(beta) - Phi(alpha)) of a short interval."""
-    lower, _upper, _h = oriented(alpha, beta)
-    m = maximum(lower, ZERO)
-    return log(J_short(lower, w)) - HALF_LOG_2PI - HALF * m * m
-
-
-def log_ndtr_diff_is_rare(lower: Real, upper: Real) -> Bool:
-    """Tell whether the interval is short."""
-    x = minimum(maximum(lower, -HUGE), HUGE)
-    y = minimum(maximum(upper, -HUGE), HUGE)
-    return J_is_short(y - x, HALF * absolute(x + y))
-
-
-def log_ndtr_diff_common(lower: Real, upper: Real) -> Real:
-    """Return log(Phi(upper) - Phi(lower)); infinite bounds are as good as +-1e150."""
+def log_ndtr_diff(lower: Real, upper: Real) -> Real:
+    """Return log(Phi(upper) - Phi(lower)); infinite bounds are as good as +-HUGE."""
     x = minimum(maximum(lower, -HUGE), HUGE)
     y = minimum(maximum(upper, -HUGE), HUGE)
     return log_normal_mass(x, y, y - x)
 
 
-def log_ndtr_diff_rare(lower: Real, upper: Real) -> Real:
-    """Return log(Phi(upper) - Phi(lower)) of a short interval."""
-    return log_normal_mass_short(lower, upper, upper - lower)
-
-
-def log_erf_diff_is_rare(x: Real, y: Real) -> Bool:
-    """Tell whether the interval is short."""
-    return log_ndtr_diff_is_rare(SQRT_2 * x, SQRT_2 * y)
-
-
-def log_erf_diff_common(x: Real, y: Real) -> Real:
-    """Return log(erf(y) - erf(x))."""
+def log_erf_diff(x: Real, y: Real) -> Real:
+    """Return log(erf(y) - erf(x)); infinite bounds are as good as +-HUGE."""
     lower = minimum(maximum(x, -HUGE), HUGE)
     upper = minimum(maximum(y, -HUGE), HUGE)
     return LOG_2 + log_normal_mass(SQRT_2 * lower, SQRT_2 * upper, SQRT_2 * (upper - lower))
-
-
-def log_erf_diff_rare(x: Real, y: Real) -> Real:
-    """Return log(erf(y) - erf(x)) of a short interval."""
-    return LOG_2 + log_normal_mass_short(SQRT_2 * x, SQRT_2 * y, SQRT_2 * (y - x))

@@ -10,9 +10,7 @@ nearer end, summed, is inverted by Halley steps from an exponential's closed for
 from __future__ import annotations
 
 from bmrs_core.formulas.constants import (
-    FEW,
-    FEW_T,
-    FEW_W,
+    EIGHTH,
     HALF,
     HALF_LOG_2PI,
     INV_SQRT_2PI,
@@ -36,9 +34,9 @@ from bmrs_core.formulas.primitives import (
     maximum,
     minimum,
     sqrt,
-    sums_over_nodes,
     where,
 )
+from bmrs_core.formulas.short_support import short_excess
 
 __all__ = [
     "log_quantile_common",
@@ -123,14 +121,11 @@ def log_quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Rea
     return where(u > ZERO, where(u < ONE, x, b), a + ZERO * u)
 
 
-@sums_over_nodes
 def short_integral(t: Real, slope: Real) -> Real:
-    """Return the integral of exp(-tau (slope + tau/2)) from 0 to t."""
-    total = ZERO
-    for j in range(FEW):
-        tau = t * FEW_T[j]
-        total = total + FEW_W[j] * exp(-tau * (slope + HALF * tau))
-    return t * total
+    """Return the integral of exp(-tau (slope + tau/2)) from 0 to t, of a short interval."""
+    p = HALF * t * (slope + HALF * t)
+    q = EIGHTH * t * t
+    return t * exp(q - p) * (ONE + short_excess(p, q))
 
 
 def short_step(t: Real, slope: Real, target: Real, w: Real) -> Real:

@@ -11,7 +11,14 @@ from bmrs_core.formulas.moments import (
 )
 from bmrs_core.formulas.normal import J_any, oriented
 from bmrs_core.formulas.primitives import Real, exp, expm1, log, maximum, sqrt, where
-from bmrs_core.formulas.truncated_lognormal import anchored_exp, log_mean_rare, mode_of, tilt
+from bmrs_core.formulas.truncated_lognormal import (
+    anchored_exp,
+    log_mean_common,
+    log_mean_is_rare,
+    log_mean_rare,
+    mode_of,
+    tilt,
+)
 
 __all__ = ["log_mean_grad", "mode_offset", "narrow_moments", "second_moment", "snr", "variance"]
 
@@ -100,4 +107,6 @@ def log_mean_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, 
     narrow = ratio < NARROW_RATIO
     d_mu = where(narrow, with_tau / (ONE + mean), offset + (tau1 - tau0)) / sigma
     d_sigma = where(narrow, with_square / (ONE + mean), moved) / sigma
-    return log_mean_rare(mu, sigma, a, b), d_mu, d_sigma
+    rare = log_mean_is_rare(mu, sigma, a, b)
+    value = where(rare, log_mean_rare(mu, sigma, a, b), log_mean_common(mu, sigma, a, b))
+    return value, d_mu, d_sigma

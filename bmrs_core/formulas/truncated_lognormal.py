@@ -27,10 +27,7 @@ from bmrs_core.formulas.mills import mills, mills_excess
 from bmrs_core.formulas.moments import effective_support
 from bmrs_core.formulas.normal import (
     J_any,
-    J_is_short,
-    J_wide,
     log_normal_mass,
-    log_normal_mass_short,
     oriented,
 )
 from bmrs_core.formulas.primitives import (
@@ -57,12 +54,8 @@ __all__ = [
     "log_mean_common",
     "log_mean_is_rare",
     "log_mean_rare",
-    "log_normalizer_common",
-    "log_normalizer_is_rare",
-    "log_normalizer_rare",
-    "mean_common",
-    "mean_is_rare",
-    "mean_rare",
+    "log_normalizer",
+    "mean",
     "mode_of",
     "tilt",
 ]
@@ -71,7 +64,7 @@ __all__ = [
 # bounds w h, twice the exponent's linear range, FLAT_WIDTH bounds w. At the border the closed form
 # loses a factor of about 10 to cancellation, which the condition number there (>= 4) mostly covers.
 FLAT_SLOPE = 4.5
-FLAT_WIDTH = 5.0
+FLAT_WIDTH = 4.0
 
 # Where x varies by less than this over q, and log E[theta] may be near 0, exp(x - mode) - 1 is summed.
 NARROW = 0.3
@@ -95,19 +88,9 @@ E14 = 1.1470745597729725e-11
 E15 = 7.647163731819816e-13
 
 
-def log_normalizer_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether the support is short."""
-    return J_is_short((b - a) / sigma, HALF * absolute((a - mu) / sigma + (b - mu) / sigma))
-
-
-def log_normalizer_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+def log_normalizer(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return log Z = log(Phi(beta) - Phi(alpha))."""
     return log_normal_mass((a - mu) / sigma, (b - mu) / sigma, (b - a) / sigma)
-
-
-def log_normalizer_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
-    """Return log Z of a short support."""
-    return log_normal_mass_short((a - mu) / sigma, (b - mu) / sigma, (b - a) / sigma)
 
 
 def kl_divergence_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
@@ -197,26 +180,8 @@ def anchored_exp(anchor: Real, d: Real, factor: Real) -> Real:
     return exp(where(moderate, anchor, ZERO)) * (exp(where(moderate, d, anchor + d)) * factor)
 
 
-def mean_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether the support is short for q or for theta q."""
-    w = (b - a) / sigma
-    middle = HALF * ((a - mu) / sigma + (b - mu) / sigma)
-    return J_is_short(w, absolute(middle)) | J_is_short(w, absolute(middle - sigma))
-
-
-def mean_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+def mean(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return E[theta]."""
-    alpha = (a - mu) / sigma
-    beta = (b - mu) / sigma
-    w = (b - a) / sigma
-    lower, upper, h = oriented(alpha, beta)
-    lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
-    anchor, d = tilt(mu, sigma, a, b, ONE)
-    return anchored_exp(anchor, d, J_wide(lower1, upper1, w, h1) / J_wide(lower, upper, w, h))
-
-
-def mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
-    """Return E[theta] where either support is short."""
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     w = (b - a) / sigma
@@ -238,9 +203,8 @@ def is_narrow(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
 
 
 def log_mean_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether a support is short, or theta so near 1 that its logarithm needs a sum of its own."""
-    near_one = (absolute(mode_of(mu, a, b)) < ONE) & is_narrow(mu, sigma, a, b)
-    return mean_is_rare(mu, sigma, a, b) | near_one
+    """Tell whether theta is so near 1 that its logarithm needs a sum of its own."""
+    return (absolute(mode_of(mu, a, b)) < ONE) & is_narrow(mu, sigma, a, b)
 
 
 def log_mean_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
@@ -251,20 +215,13 @@ def log_mean_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     lower, upper, h = oriented(alpha, beta)
     lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
     anchor, d = tilt(mu, sigma, a, b, ONE)
-    return anchor + (d + log(J_wide(lower1, upper1, w, h1) / J_wide(lower, upper, w, h)))
+    return anchor + (d + log(J_any(lower1, upper1, w, h1) / J_any(lower, upper, w, h)))
 
 
 @sums_over_nodes
 def log_mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
-    """Return log E[theta]: for a narrow q as m + log(1 + E[exp(x - m) - 1]), m its mode."""
-    alpha = (a - mu) / sigma
-    beta = (b - mu) / sigma
-    w = (b - a) / sigma
-    lower, upper, h = oriented(alpha, beta)
-    lower1, upper1, h1 = oriented(alpha - sigma, beta - sigma)
-    anchor, d = tilt(mu, sigma, a, b, ONE)
-    ratio = J_any(lower1, upper1, w, h1) / J_any(lower, upper, w, h)
-    m, start, end = effective_support(alpha, beta, w)
+    """Return log E[theta] of a narrow q as m + log(1 + E[exp(x - m) - 1]), m its mode."""
+    m, start, end = effective_support((a - mu) / sigma, (b - mu) / sigma, (b - a) / sigma)
     mass = ZERO
     excess = ZERO
     for j in range(MANY):
@@ -272,5 +229,4 @@ def log_mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
         g = MANY_W[j] * exp(-tau * (m + HALF * tau))
         mass = mass + g
         excess = excess + g * expm1(sigma * tau)
-    narrow = is_narrow(mu, sigma, a, b)
-    return where(narrow, mode_of(mu, a, b) + log1p(excess / mass), anchor + (d + log(ratio)))
+    return mode_of(mu, a, b) + log1p(excess / mass)
