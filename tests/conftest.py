@@ -1,6 +1,7 @@
 """Settings for the whole suite: what makes its runs repeatable."""
 
 import os
+from pathlib import Path
 
 from hypothesis import settings
 
@@ -12,3 +13,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("desk", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Look for doctests in the packages, not in the tests' helpers: some import what may be missing."""
+    is_helper = collection_path.suffix == ".py" and not collection_path.name.startswith("test_")
+    return True if is_helper else None
