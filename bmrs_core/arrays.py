@@ -54,6 +54,10 @@ class Arguments:
         """Return these arguments without the others."""
         return replace(self, values={name: self.values[name] for name in names})
 
+    def including(self, values: Mapping[str, Array]) -> Arguments:
+        """Return these arguments with more, of the same kind as `values`."""
+        return replace(self, values={**self.values, **values})
+
     def in_kind(self, result: NDArray[Any]) -> Array:
         """Return a NumPy result as an array of the caller's library."""
         if self.namespace is np:

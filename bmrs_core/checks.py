@@ -64,9 +64,16 @@ def _infinite(array: Array) -> Array:
     return abs(array) == float("inf")
 
 
+def _certainly_finite(array: Array) -> bool:
+    """Tell in one quick pass whether a NumPy array holds neither infinities nor NaN."""
+    return isinstance(array, np.ndarray) and bool(np.isfinite(array).all())
+
+
 def require_finite(arguments: Arguments, *names: str) -> None:
     """Require that arguments are not infinite; NaN passes through to the result."""
     for name in names:
+        if _certainly_finite(arguments.values[name]):
+            continue
         bad = _infinite(arguments.values[name])
         require(arguments, bad, name, "finite", "an infinite parameter describes no distribution")
 

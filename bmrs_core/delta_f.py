@@ -12,7 +12,7 @@ import numpy as np
 
 from bmrs_core.arrays import Arguments, Array, ArrayLike, collect
 from bmrs_core.checks import require, require_part, require_posterior, require_within
-from bmrs_core.evaluation import Out, evaluate
+from bmrs_core.evaluation import Out, evaluate, evaluate_raw
 
 __all__ = ["delta_f_normal", "delta_f_uniform", "reduced_posterior"]
 
@@ -104,7 +104,10 @@ def delta_f_normal(
     array([  4.641788, -34.672207])
     """
     arguments = _normal_arguments(mu, sigma, mu_p, sigma_p, log_a, log_b)
-    return evaluate("delta_f_normal", arguments, out)
+    prior = arguments.only(("mu_p", "sigma_p", "log_a", "log_b"))
+    moments = dict(zip(("j_p", "first", "second"), evaluate_raw("reduced_prior", prior), strict=True))
+    order = ("mu", "sigma", "mu_p", "sigma_p", "j_p", "first", "second", "log_a", "log_b")
+    return evaluate("delta_f_normal", arguments.including(moments).only(order), out)
 
 
 def reduced_posterior(

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bmrs_core.arrays import Arguments
+from bmrs_core.arrays import Arguments, Array
 from bmrs_core.backends import array_api
 from bmrs_core.backends.formula import FORMULAS
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_raw", "run"]
 
 Out = NDArray[Any] | tuple[NDArray[Any], ...] | None
 
@@ -42,6 +42,16 @@ def evaluate(name: str, arguments: Arguments, out: Out = None) -> Any:
     if out is None:
         results = tuple(arguments.in_kind(result if result.ndim else result[()]) for result in results)
     return results if count > 1 else results[0]
+
+
+def evaluate_raw(name: str, arguments: Arguments) -> tuple[Array, ...]:
+    """Return a formula's several results in float64 as more arguments, for the next formula."""
+    if not arguments.on_host:
+        return tuple(array_api.bind_namespace(arguments.namespace)[name](*arguments.values.values()))
+    inputs = tuple(arguments.values.values())
+    results = _allocate(inputs, FORMULAS[name].outputs, np.dtype(np.float64))
+    run(name, inputs, results)
+    return results
 
 
 def _given(out: Any, count: int) -> tuple[NDArray[Any], ...]:
@@ -77,18 +87,24 @@ def _check_out(results: tuple[NDArray[Any], ...], inputs: tuple[NDArray[Any], ..
 
 
 def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any], ...]) -> None:
-    """Run a formula's kernel over blocks; any strides, byte orders and float dtypes."""
-    from bmrs_core.backends.numba_kernels import BLOCK, kernel
+    """Run a formula's kernel over blocks; any strides, byte orders and float dtypes.
 
-    loop = kernel(name)
-    count = len(inputs)
-    flags: Any = [["readonly", "contig", "aligned", "nbo"]] * count
+    Scalars are spread over one block once; the iterator converts and packs whatever else is not a
+    contiguous float64 array already.
+    """
+    from bmrs_core.backends.numba_kernels import BLOCK, kernel, workspace
+
+    loop, room = kernel(name), workspace(name)
+    size = min(BLOCK, outputs[0].size)
+    constants = [_spread(x, size) if x.ndim == 0 else None for x in inputs]
+    varying = [x for x in inputs if x.ndim > 0]
+    flags: Any = [["readonly", "contig", "aligned", "nbo"]] * len(varying)
     flags += [["writeonly", "contig", "aligned", "nbo", "no_broadcast"]] * len(outputs)
     iterator = np.nditer(
-        (*inputs, *outputs),
+        (*varying, *outputs),
         flags=["external_loop", "buffered", "zerosize_ok", "copy_if_overlap", "delay_bufalloc"],
         op_flags=flags,
-        op_dtypes=[np.float64] * (count + len(outputs)),
+        op_dtypes=[np.float64] * len(flags),
         casting="same_kind",
         buffersize=BLOCK,
     )
@@ -96,8 +112,18 @@ def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any]
         iterator.reset()
         if iterator.itersize == 0:
             return
-        for block in iterator:
-            loop(block[:count], block[count:])
+        for operands in iterator:
+            block = operands if isinstance(operands, tuple) else (operands,)
+            packed = iter(block)
+            filled = tuple(next(packed) if x is None else x[: block[-1].size] for x in constants)
+            loop(filled, tuple(packed), room)
+
+
+def _spread(scalar: NDArray[Any], size: int) -> NDArray[np.float64]:
+    """Return a block of one value, read-only like the iterator's: one signature for the compiler."""
+    block = np.full(size, scalar, dtype=np.float64)
+    block.flags.writeable = False
+    return block
 
 
 def _on_device(name: str, arguments: Arguments) -> Any:

@@ -24,6 +24,7 @@ from bmrs_core.formulas import (
     mills,
     moments,
     ndtri,
+    nodes,
     normal,
     quantile,
     short_support,
@@ -31,7 +32,7 @@ from bmrs_core.formulas import (
     truncated_lognormal,
 )
 
-__all__ = ["TEXT_MODULES", "clone_formulas", "formula_texts", "scalar_constants", "texts_digest"]
+__all__ = ["TEXT_MODULES", "clone_formulas", "formula_texts", "scalar_constants", "source_digest"]
 
 TEXT_MODULES = (
     mills,
@@ -110,9 +111,9 @@ def clone_formulas(
     return bound
 
 
-def texts_digest() -> str:
-    """Return a short hash of all texts and constants, for the names of cached machine code."""
+def source_digest(*backend: types.ModuleType) -> str:
+    """Return a short hash of all texts and of a backend's modules, for the names of cached machine code."""
     digest = hashlib.sha256()
-    for module in (constants, *TEXT_MODULES):
+    for module in (constants, nodes, *TEXT_MODULES, *backend):
         digest.update(inspect.getsource(module).encode())
     return digest.hexdigest()[:12]

@@ -26,10 +26,13 @@ LOG2_E = 1.4426950408889634
 LN2_HIGH = 6.93147180369123816490e-01
 LN2_LOW = 1.90821492927058770002e-10
 SQRT_2 = 1.4142135623730951
-# Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits.
+# Adding 1.5 * 2^52 rounds to an integer and leaves it in the low bits: shifted by 52, it is what a factor
+# of 2^k adds to the bits of a float.
 ROUND = 6755399441055744.0
 EXP_MAX = 709.782712893384
 EXP_MIN = -745.2
+EXP_NORMAL = -708.0
+TWO_M54 = 5.551115123125783e-17
 TWO_54 = 18014398509481984.0
 SMALLEST_NORMAL = 2.2250738585072014e-308
 
@@ -48,12 +51,6 @@ def _from_bits(_context: Any, _i: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(types.float64))
 
     return types.float64(types.int64), generate
-
-
-@njit(**FAST)
-def _power_of_two(k: float) -> float:
-    """2^k for integral -1022 <= k <= 1023: adding ROUND leaves k in the low bits, shifted to the exponent."""
-    return _from_bits((_bits(k + ROUND) << 52) + _bits(1.0))
 
 
 @njit(**EXACT)
@@ -84,25 +81,27 @@ def _exp_tail(r: float) -> float:
 @njit(**FAST)
 def exp(x: float) -> float:
     """e^x."""
-    clipped = max(x, EXP_MIN)
-    clipped = min(clipped, EXP_MAX)
+    clipped = EXP_MIN if x < EXP_MIN else x
+    clipped = EXP_MAX if clipped > EXP_MAX else clipped
+    subnormal = clipped < EXP_NORMAL
     k, r = _reduce(clipped)
-    half = math.floor(0.5 * k)
-    y = ((1.0 + _exp_tail(r)) * _power_of_two(half)) * _power_of_two(k - half)
+    k = k + 54.0 if subnormal else k
+    y = _from_bits(_bits(1.0 + _exp_tail(r)) + (_bits(k + ROUND) << 52))
+    y = y * TWO_M54 if subnormal else y
     return math.inf if x > EXP_MAX else y
 
 
 @njit(**FAST)
 def expm1(x: float) -> float:
     """e^x - 1 as 2^k (e^r - 1) + (2^k - 1)."""
-    clipped = max(x, -40.0)
-    clipped = min(clipped, EXP_MAX)
+    clipped = -40.0 if x < -40.0 else x
+    clipped = EXP_MAX if clipped > EXP_MAX else clipped
     k, r = _reduce(clipped)
-    half = math.floor(0.5 * k)
-    low, high = _power_of_two(half), _power_of_two(k - half)
-    y = (_exp_tail(r) * low) * high + (low * high - 1.0)
-    huge = ((1.0 + _exp_tail(r)) * low) * high
-    y = huge if x > 700.0 else y
+    tail = _exp_tail(r)
+    shifted = _bits(k + ROUND) << 52
+    power = _from_bits(shifted + _bits(1.0))
+    huge = _from_bits(_bits(1.0 + tail) + shifted)
+    y = huge if clipped > 700.0 else tail * power + (power - 1.0)
     return math.inf if x > EXP_MAX else y
 
 
@@ -159,13 +158,13 @@ def where(condition: bool, x: float, y: float) -> float:
 @njit(**FAST)
 def maximum(x: float, y: float) -> float:
     """Return the larger of the two; NaN if the first is."""
-    return y if x < y else x  # noqa: FURB136  # max() of Numba branches on NaN
+    return y if x < y else x
 
 
 @njit(**FAST)
 def minimum(x: float, y: float) -> float:
     """Return the smaller of the two; NaN if the first is."""
-    return y if x > y else x  # noqa: FURB136
+    return y if x > y else x
 
 
 ELEMENTARY = {

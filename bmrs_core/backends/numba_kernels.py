@@ -1,12 +1,13 @@
 """The formulas compiled by Numba: loops over contiguous float64 blocks.
 
-One loop evaluates the common text of every element, in SIMD; a second collects the elements of the
-rare regime and evaluates their text, which sums over quadrature nodes, on those alone.
+One loop evaluates the common text of every element, in SIMD; the elements of a rare regime are then
+gathered, so that the loop over their text is SIMD, too.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numba.extending import overload
+from numpy.typing import NDArray
 
-from bmrs_core.backends.clone import clone_formulas, scalar_constants, texts_digest
+from bmrs_core.backends import numba_elementary
+from bmrs_core.backends.clone import clone_formulas, scalar_constants, source_digest
 from bmrs_core.backends.formula import FORMULAS
 from bmrs_core.backends.numba_elementary import ELEMENTARY, FAST
 from bmrs_core.formulas.constants import FLOAT64_RULES
 
-__all__ = ["BLOCK", "compiled_texts", "kernel"]
+__all__ = ["BLOCK", "compiled_texts", "kernel", "workspace"]
 
 BLOCK = 4096
 """Elements per call of a kernel: seven arrays of them fit a 256 KiB second-level cache."""
@@ -52,26 +55,37 @@ def _at(arrays, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG
             arrays[4][i],
             arrays[5][i],
         ),
+        9: lambda arrays, i: (
+            arrays[0][i],
+            arrays[1][i],
+            arrays[2][i],
+            arrays[3][i],
+            arrays[4][i],
+            arrays[5][i],
+            arrays[6][i],
+            arrays[7][i],
+            arrays[8][i],
+        ),
     }[len(arrays)]
 
 
-def _one_output(inputs: Any, outputs: Any) -> None:
+def _one_output(inputs: Any, outputs: Any, _workspace: Any) -> None:
     out = outputs[0]
     for i in range(out.size):
         out[i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
 
 
-def _two_outputs(inputs: Any, outputs: Any) -> None:
+def _two_outputs(inputs: Any, outputs: Any, _workspace: Any) -> None:
     for i in range(outputs[0].size):
         outputs[0][i], outputs[1][i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
 
 
-def _three_outputs(inputs: Any, outputs: Any) -> None:
+def _three_outputs(inputs: Any, outputs: Any, _workspace: Any) -> None:
     for i in range(outputs[0].size):
         outputs[0][i], outputs[1][i], outputs[2][i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
 
 
-def _with_rare(inputs: Any, outputs: Any) -> None:
+def _with_rare(inputs: Any, outputs: Any, workspace: Any) -> None:
     out = outputs[0]
     rare_at = np.empty(out.size, np.int64)
     flags = np.empty(out.size, np.uint8)
@@ -83,9 +97,16 @@ def _with_rare(inputs: Any, outputs: Any) -> None:
     for i in range(out.size):
         rare_at[count] = i
         count += flags[i]
+    if count == 0:
+        return
+    for k in range(len(inputs)):
+        for j in range(count):
+            workspace[k][j] = inputs[k][rare_at[j]]
+    result = np.empty(count)
     for j in range(count):
-        i = rare_at[j]
-        out[i] = rare(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+        result[j] = rare(*at(workspace, j))  # type: ignore[name-defined]  # noqa: F821
+    for j in range(count):
+        out[rare_at[j]] = result[j]
 
 
 @functools.cache
@@ -101,12 +122,19 @@ def compiled_texts() -> dict[str, Any]:
     return clone_formulas(ELEMENTARY, scalar_constants(), rules, decorate, __name__)
 
 
+def workspace(name: str) -> tuple[NDArray[np.float64], ...]:
+    """Return room for the inputs of a block's rare elements."""
+    formula = FORMULAS[name]
+    return tuple(np.empty(BLOCK) for _ in range(formula.inputs)) if formula.has_rare else ()
+
+
 @functools.cache
 def kernel(name: str) -> Loop:
-    """Return ``kernel(inputs, outputs)``: tuples of contiguous float64 arrays of one size <= `BLOCK`.
+    """Return ``kernel(inputs, outputs, workspace(name))``.
 
-    Machine code is cached on disk under a name that contains a hash of all texts, so that it never
-    outlives the formulas it was compiled from.
+    Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. Machine code is
+    cached on disk under a name that contains a hash of all it was compiled from, so that it never
+    outlives its source.
     """
     formula = FORMULAS[name]
     texts = compiled_texts()
@@ -119,5 +147,5 @@ def kernel(name: str) -> Loop:
     namespace = {"__name__": __name__, "np": np, "at": at, "range": range, **calls}
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__
-    clone.__qualname__ = f"{name}_{texts_digest()}"
+    clone.__qualname__ = f"{name}_{source_digest(sys.modules[__name__], numba_elementary)}"
     return njit(cache=True, nogil=True, error_model="numpy")(clone)

@@ -22,7 +22,7 @@ from bmrs_core.formulas.constants import (
     TWO,
     ZERO,
 )
-from bmrs_core.formulas.normal import J_any, J_is_short, J_wide, oriented
+from bmrs_core.formulas.normal import SHORT_WIDTH, J_any, J_given, J_wide, oriented
 from bmrs_core.formulas.primitives import (
     Bool,
     Real,
@@ -53,6 +53,7 @@ __all__ = [
     "log_mass_ratio",
     "mean_exp_normal",
     "reduced_posterior",
+    "reduced_prior",
     "relative_exponent",
 ]
 
@@ -79,78 +80,104 @@ def reduced_posterior(
     return mu_p + (mu - mu_p) * (r * r / scale), sigma_p / sqrt(scale)
 
 
-def exponent_gap(alpha: Real, beta: Real, w: Real, r: Real, alpha_p: Real, beta_p: Real, delta: Real) -> Real:
+def exponent_gap(
+    alpha: Real, beta: Real, w: Real, r: Real, alpha_p: Real, beta_p: Real, delta: Real, shrink: Real
+) -> Real:
     """Return the exponent of q times the reduced prior at its mode, less theirs at their own modes.
 
-    delta = (mu_p - mu)/sigma, r = sigma_p/sigma; the product's mode is mu~_q, or the bound next to it.
+    delta = (mu_p - mu)/sigma, r = sigma_p/sigma, shrink = 1/sqrt(1 + r^2); the product's mode is mu~_q,
+    or the bound next to it.
     """
-    scale = sqrt(ONE + r * r)
-    alpha_t = (r * alpha + alpha_p) / scale
-    beta_t = (r * beta + beta_p) / scale
+    alpha_t = (r * alpha + alpha_p) * shrink
+    beta_t = (r * beta + beta_p) * shrink
     below = alpha_t > ZERO
     above = beta_t < ZERO
     m = minimum(maximum(alpha, ZERO), beta)
-    pull = delta / (scale * scale)
+    pull = delta * (shrink * shrink)
     at_mode = where(below, alpha, where(above, beta, pull))
-    from_a = where(below, ZERO, where(above, w, -r * alpha_t / scale))
-    from_b = where(below, -w, where(above, ZERO, -r * beta_t / scale))
+    from_a = where(below, ZERO, where(above, w, -r * alpha_t * shrink))
+    from_b = where(below, -w, where(above, ZERO, -r * beta_t * shrink))
     moved = where(alpha > ZERO, from_a, where(beta < ZERO, from_b, at_mode))
     in_prior = where(below, alpha_p, where(above, beta_p, r * pull))
     return -HALF * (moved * (at_mode + m)) - HALF * in_prior * in_prior
 
 
-def delta_f_normal_is_rare(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Real, b: Real) -> Bool:
-    """Tell whether the reduced prior is no spike and either it is short or q nearly uniform."""
+def reduced_prior(mu_p: Real, sigma_p: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
+    """Return (J_p, E[tau], E[tau^2]) of the reduced prior, tau = (x - mu_p)/sigma_p, mu_p in [a, b]."""
+    alpha = (a - mu_p) / sigma_p
+    beta = (b - mu_p) / sigma_p
+    lower, upper, h = oriented(alpha, beta)
+    j = J_any(lower, upper, (b - a) / sigma_p, h)
+    at_a = exp(-HALF * alpha * alpha) / j
+    at_b = exp(-HALF * beta * beta) / j
+    return j, at_a - at_b, ONE + (alpha * at_a - beta * at_b)
+
+
+def delta_f_normal_is_rare(
+    mu: Real,
+    sigma: Real,
+    _mu_p: Real,
+    sigma_p: Real,
+    _j_p: Real,
+    _first: Real,
+    _second: Real,
+    a: Real,
+    b: Real,
+) -> Bool:
+    """Tell whether the reduced prior is no spike and either it may be short or q is nearly uniform."""
     w = (b - a) / sigma
-    alpha = (a - mu) / sigma
-    beta = (b - mu) / sigma
-    r = sigma_p / sigma
-    scale = sqrt(ONE + r * r)
-    w_p = (b - a) / sigma_p
-    middle_p = HALF * ((a - mu_p) / sigma_p + (b - mu_p) / sigma_p)
-    middle_t = (r * HALF * (alpha + beta) + middle_p) / scale
-    short = J_is_short(w_p, absolute(middle_p)) | J_is_short(w_p * scale, absolute(middle_t))
-    nearly_uniform = is_nearly_uniform(w, HALF * absolute(alpha + beta))
-    return short | (nearly_uniform & (sigma_p > SPIKE * (b - a)))
+    h = HALF * absolute((a - mu) / sigma + (b - mu) / sigma)
+    wide = sigma_p > SPIKE * (b - a)
+    return wide & ((b - a < SHORT_WIDTH * sigma_p) | is_nearly_uniform(w, h))
 
 
-def delta_f_normal_common(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Real, b: Real) -> Real:
+def delta_f_normal_common(
+    mu: Real,
+    sigma: Real,
+    mu_p: Real,
+    sigma_p: Real,
+    j_p: Real,
+    first: Real,
+    second: Real,
+    a: Real,
+    b: Real,
+) -> Real:
     """Return Delta F_N (Eq. 8) = log(w J~ / (J J_p sqrt(1 + r^2))) + exponent gap.
 
-    Of a nearly uniform q, with f its exponent relative to the midpoint and t in [-1, 1] across the
-    support, as log E_p~[e^f] - log E_p[e^f], the former by the moments of a spike at mu_p over which f
-    moves by d: third powers of d are left out.
+    J_p and the first two moments of the reduced prior are given, being the same for every structure. Of
+    a nearly uniform q, with f its exponent relative to the midpoint and t in [-1, 1] across the support,
+    as log E_p~[e^f] - log E_p[e^f], the former by the moments of a spike at mu_p over which f moves by d:
+    third powers of d are left out.
     """
-    w = (b - a) / sigma
-    alpha = (a - mu) / sigma
-    beta = (b - mu) / sigma
-    r = sigma_p / sigma
-    scale = sqrt(ONE + r * r)
-    w_p = (b - a) / sigma_p
-    alpha_p = (a - mu_p) / sigma_p
-    beta_p = (b - mu_p) / sigma_p
+    per_sigma = ONE / sigma
+    per_sigma_p = ONE / sigma_p
+    w = (b - a) * per_sigma
+    alpha = (a - mu) * per_sigma
+    beta = (b - mu) * per_sigma
+    r = sigma_p * per_sigma
+    shrink = ONE / sqrt(ONE + r * r)
+    alpha_p = (a - mu_p) * per_sigma_p
+    beta_p = (b - mu_p) * per_sigma_p
     lower, upper, h = oriented(alpha, beta)
-    lower_p, upper_p, h_p = oriented(alpha_p, beta_p)
-    lower_t, upper_t, h_t = oriented((r * alpha + alpha_p) / scale, (r * beta + beta_p) / scale)
-    j = J_any(lower, upper, w, h)
-    j_p = J_wide(lower_p, upper_p, w_p, h_p)
-    j_t = J_wide(lower_t, upper_t, w_p * scale, h_t)
-    gap = exponent_gap(alpha, beta, w, r, alpha_p, beta_p, (mu_p - mu) / sigma)
-
-    p = w * QUARTER * (alpha + beta)
+    lower_t, upper_t, h_t = oriented((r * alpha + alpha_p) * shrink, (r * beta + beta_p) * shrink)
+    p = HALF * w * h
     q = EIGHTH * w * w
+    excess = short_excess(p, q)
+    j = J_given(lower, upper, w, h, p, q, excess)
+    w_t = (b - a) * per_sigma_p * sqrt(ONE + r * r)
+    j_t = J_wide(lower_t, upper_t, w_t, h_t)
+    gap = exponent_gap(alpha, beta, w, r, alpha_p, beta_p, (mu_p - mu) * per_sigma, shrink)
+
     centre = ((mu_p - a) - (b - mu_p)) / (b - a)
     width = TWO * sigma_p / (b - a)
-    at_lower = exp(-HALF * alpha_p * alpha_p) / j_p
-    at_upper = exp(-HALF * beta_p * beta_p) / j_p
-    slope = p + TWO * q * centre
-    second = ONE + (alpha_p * at_lower - beta_p * at_upper)
-    moved = -width * slope * (at_lower - at_upper) + width * width * second * (HALF * slope * slope - q)
-    excess = short_excess(p, q)
-    flat = log1p((moved - excess) / (ONE + excess)) - centre * (p + q * centre)
-
+    tilt = where(alpha + beta < ZERO, -p, p)
+    slope = tilt + TWO * q * centre
+    moved = width * (width * second * (HALF * slope * slope - q) - slope * first)
     nearly_uniform = is_nearly_uniform(w, h)
-    return where(nearly_uniform, flat, log(w / (j * scale) * (j_t / j_p)) + gap)
+    flat = log1p(where(nearly_uniform, (moved - excess) / (ONE + excess), ZERO)) - centre * (
+        tilt + q * centre
+    )
+    return where(nearly_uniform, flat, log(w * shrink * j_t / (j * j_p)) + gap)
 
 
 @sums_over_nodes
@@ -175,23 +202,30 @@ def mean_exp_normal(
     return (end - start) * total, (end - start) * linear, (end - start) * excess
 
 
-def delta_f_normal_rare(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Real, b: Real) -> Real:
+def delta_f_normal_rare(
+    mu: Real,
+    sigma: Real,
+    mu_p: Real,
+    sigma_p: Real,
+    j_p: Real,
+    _first: Real,
+    _second: Real,
+    a: Real,
+    b: Real,
+) -> Real:
     """Return Delta F_N with a wide reduced prior: short supports, or a sum where q is nearly uniform."""
     w = (b - a) / sigma
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     r = sigma_p / sigma
-    scale = sqrt(ONE + r * r)
-    w_p = (b - a) / sigma_p
+    shrink = ONE / sqrt(ONE + r * r)
     alpha_p = (a - mu_p) / sigma_p
     beta_p = (b - mu_p) / sigma_p
     lower, upper, h = oriented(alpha, beta)
-    lower_p, upper_p, h_p = oriented(alpha_p, beta_p)
-    lower_t, upper_t, h_t = oriented((r * alpha + alpha_p) / scale, (r * beta + beta_p) / scale)
+    lower_t, upper_t, h_t = oriented((r * alpha + alpha_p) * shrink, (r * beta + beta_p) * shrink)
     j = J_any(lower, upper, w, h)
-    j_p = J_any(lower_p, upper_p, w_p, h_p)
-    j_t = J_any(lower_t, upper_t, w_p * scale, h_t)
-    gap = exponent_gap(alpha, beta, w, r, alpha_p, beta_p, (mu_p - mu) / sigma)
+    j_t = J_any(lower_t, upper_t, (b - a) / sigma_p / shrink, h_t)
+    gap = exponent_gap(alpha, beta, w, r, alpha_p, beta_p, (mu_p - mu) / sigma, shrink)
 
     p = w * QUARTER * (alpha + beta)
     q = EIGHTH * w * w
@@ -203,7 +237,7 @@ def delta_f_normal_rare(mu: Real, sigma: Real, mu_p: Real, sigma_p: Real, a: Rea
     excess = short_excess(p, q)
     gained = (left[1] + right[1]) / mass + (left[2] + right[2]) / mass - excess
     flat = log1p(gained / (ONE + excess))
-    return where(is_nearly_uniform(w, h), flat, log(w / (j * scale) * (j_t / j_p)) + gap)
+    return where(is_nearly_uniform(w, h), flat, log(w * shrink * j_t / (j * j_p)) + gap)
 
 
 def relative_exponent(mu: Real, sigma: Real, a: Real, b: Real, lower: Real, upper: Real) -> Real:
@@ -240,23 +274,31 @@ def delta_f_uniform_common(mu: Real, sigma: Real, lower: Real, upper: Real, a: R
     Of a nearly uniform q, with f its exponent relative to the midpoint and t in [-1, 1] across the
     support, as log E[e^f] over the part of t less that over the whole: the part is short, too.
     """
-    w = (b - a) / sigma
-    part_w = (upper - lower) / sigma
-    alpha = (a - mu) / sigma
-    beta = (b - mu) / sigma
-    part_lower, part_upper, part_h = oriented((lower - mu) / sigma, (upper - mu) / sigma)
+    per_sigma = ONE / sigma
+    w = (b - a) * per_sigma
+    part_w = (upper - lower) * per_sigma
+    alpha = (a - mu) * per_sigma
+    beta = (b - mu) * per_sigma
+    part_lower, part_upper, part_h = oriented((lower - mu) * per_sigma, (upper - mu) * per_sigma)
     whole_lower, whole_upper, h = oriented(alpha, beta)
-    part = J_any(part_lower, part_upper, part_w, part_h)
-    whole = J_any(whole_lower, whole_upper, w, h)
-    general = relative_exponent(mu, sigma, a, b, lower, upper) + log(part / whole * (w / part_w))
-
-    p = w * QUARTER * (alpha + beta)
+    p = HALF * w * h
     q = EIGHTH * w * w
-    middle = ((lower - a) - (b - upper)) / (b - a)
-    part_excess = short_excess(HALF * part_w * part_h, EIGHTH * part_w * part_w)
     excess = short_excess(p, q)
-    flat = log1p((part_excess - excess) / (ONE + excess)) - middle * (p + q * middle)
-    return where(is_nearly_uniform(w, h), flat, general)
+    part_p = HALF * part_w * part_h
+    part_q = EIGHTH * part_w * part_w
+    part_excess = short_excess(part_p, part_q)
+    part = J_given(part_lower, part_upper, part_w, part_h, part_p, part_q, part_excess)
+    whole = J_given(whole_lower, whole_upper, w, h, p, q, excess)
+
+    mode = minimum(maximum(mu, a), b)
+    part_mode = minimum(maximum(mu, lower), upper)
+    gap = HALF * ((mode - part_mode) * per_sigma) * ((mode - mu) * per_sigma + (part_mode - mu) * per_sigma)
+    middle = ((lower - a) - (b - upper)) / (b - a)
+    slope = where(alpha + beta < ZERO, -p, p)
+    nearly_uniform = is_nearly_uniform(w, h)
+    ratio = where(nearly_uniform, (part_excess - excess) / (ONE + excess), ZERO)
+    flat = log1p(ratio) - middle * (slope + q * middle)
+    return where(nearly_uniform, flat, gap + log(part * w / (whole * part_w)))
 
 
 def delta_f_uniform_rare(mu: Real, sigma: Real, lower: Real, upper: Real, a: Real, b: Real) -> Real:

@@ -27,6 +27,7 @@ from bmrs_core.formulas.short_support import short_excess
 
 __all__ = [
     "J_any",
+    "J_given",
     "J_is_short",
     "J_wide",
     "log_erf_diff",
@@ -64,24 +65,29 @@ def J_wide(lower: Real, upper: Real, w: Real, h: Real) -> Real:
     return where(in_tail, near, SQRT_2PI - exp(-HALF * lower * lower) * near) - far
 
 
-def J_any(lower: Real, upper: Real, w: Real, h: Real) -> Real:
-    """Return J of any oriented interval; a short one as w exp(-(h^2 - m^2)/2) times a series."""
+def J_given(lower: Real, upper: Real, w: Real, h: Real, p: Real, q: Real, excess: Real) -> Real:
+    """Return J given p = w h/2, q = w^2/8 and the short_excess of both, (1 + excess) being J/w at the middle."""
     in_tail = lower >= ZERO
     short = J_is_short(w, h)
-    p = HALF * w * h
-    q = EIGHTH * w * w
     near = mills(absolute(lower))
     far = mills(upper) * exp(where(in_tail, -w * h, -HALF * upper * upper))
     scale = exp(where(short, where(in_tail, q - p, -HALF * h * h), -HALF * lower * lower))
     wide = where(in_tail, near, SQRT_2PI - scale * near) - far
-    return where(short, w * scale * (ONE + short_excess(p, q)), wide)
+    return where(short, w * scale * (ONE + excess), wide)
+
+
+def J_any(lower: Real, upper: Real, w: Real, h: Real) -> Real:
+    """Return J of any oriented interval."""
+    p = HALF * w * h
+    q = EIGHTH * w * w
+    return J_given(lower, upper, w, h, p, q, short_excess(p, q))
 
 
 def log_normal_mass(alpha: Real, beta: Real, w: Real) -> Real:
     """Return log(Phi(beta) - Phi(alpha)).
 
-    In the interior as the complement of both tails, log(1 - c) = log u + (1 - c - u)/u with u = 1 - c
-    rounded; in a tail anchored at the nearer end; of a short interval at its midpoint.
+    In the interior as the complement of both tails, log(1 - c) = log u + (1 - u - c)/u with u = 1 - c
+    rounded and 1/u ~ 1 + c; in a tail anchored at the nearer end; of a short interval at its midpoint.
     """
     lower, upper, h = oriented(alpha, beta)
     in_tail = lower >= ZERO
@@ -93,7 +99,9 @@ def log_normal_mass(alpha: Real, beta: Real, w: Real) -> Real:
     rounded = ONE - complement
     excess = short_excess(HALF * w * h, EIGHTH * w * w)
     mass = where(short, w * (ONE + excess), where(in_tail, near - far, SQRT_2PI))
-    anchor = where(short, -HALF * h * h, where(in_tail, -square, (ONE - rounded - complement) / rounded))
+    anchor = where(
+        short, -HALF * h * h, where(in_tail, -square, (ONE - rounded - complement) * (ONE + complement))
+    )
     return log(where(short | in_tail, INV_SQRT_2PI * mass, rounded)) + anchor
 
 
