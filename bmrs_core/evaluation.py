@@ -87,14 +87,14 @@ def _check_out(results: tuple[NDArray[Any], ...], inputs: tuple[NDArray[Any], ..
 
 
 def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any], ...]) -> None:
-    """Run a formula's kernel over blocks; any strides, byte orders and float dtypes.
+    """Run a formula's loops over blocks; any strides, byte orders and float dtypes.
 
     Scalars are spread over one block once; the iterator converts and packs whatever else is not a
     contiguous float64 array already.
     """
-    from bmrs_core.backends.numba_kernels import BLOCK, kernel, workspace
+    from bmrs_core.backends.numba_kernels import BLOCK, kernels, workspace
 
-    loop, room = kernel(name), workspace(name)
+    loops, room = kernels(name), workspace(name)
     size = min(BLOCK, outputs[0].size)
     constants = [_spread(x, size) if x.ndim == 0 else None for x in inputs]
     varying = [x for x in inputs if x.ndim > 0]
@@ -116,7 +116,9 @@ def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any]
             block = operands if isinstance(operands, tuple) else (operands,)
             packed = iter(block)
             filled = tuple(next(packed) if x is None else x[: block[-1].size] for x in constants)
-            loop(filled, tuple(packed), room)
+            results = tuple(packed)
+            for loop in loops:
+                loop(filled, results, room)
 
 
 def _spread(scalar: NDArray[Any], size: int) -> NDArray[np.float64]:

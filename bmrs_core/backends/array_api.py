@@ -20,7 +20,7 @@ __all__ = ["bind_namespace"]
 def bind_namespace(xp: ModuleType) -> dict[str, Callable[..., Any]]:
     """Return every public formula by name, bound to an array namespace.
 
-    They take float64 arrays of `xp`, which broadcast. A rare regime is selected by `where`, not by
+    They take float64 arrays of `xp`, which broadcast. A regime is selected by `where`, not by
     indexing, so that the result can also be traced and compiled; outside its regime a text may
     overflow or divide by zero without harm.
     """
@@ -57,7 +57,15 @@ def bind_namespace(xp: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def _combined(name: str, texts: dict[str, Any], where: Callable[..., Any]) -> Callable[..., Any]:
-    if not FORMULAS[name].has_rare:
-        return texts[name]
-    is_rare, rare, common = (texts[f"{name}_{part}"] for part in ("is_rare", "rare", "common"))
-    return lambda *inputs: where(is_rare(*inputs), rare(*inputs), common(*inputs))
+    formula = FORMULAS[name]
+    base: Callable[..., Any] = texts[formula.base]
+    if not formula.regimes:
+        return base
+
+    def evaluate(*inputs: Any) -> Any:
+        result = base(*inputs)
+        for regime in formula.regimes:
+            result = where(texts[f"{name}_is_{regime}"](*inputs), texts[f"{name}_{regime}"](*inputs), result)
+        return result
+
+    return evaluate

@@ -20,6 +20,7 @@ from bmrs_core.formulas import (
     constants,
     delta_f,
     density,
+    flat_divergence,
     gradients,
     mills,
     moments,
@@ -38,6 +39,7 @@ TEXT_MODULES = (
     mills,
     ndtri,
     short_support,
+    flat_divergence,
     normal,
     moments,
     truncated_lognormal,
@@ -89,7 +91,7 @@ def clone_formulas(
     scalars
         The named constants, as the backend wants them.
     rules
-        The quadrature rules: `FEW`, `FEW_T`, ... as in `formulas.constants`.
+        The quadrature rule: `MANY`, `MANY_T`, ... as in `formulas.constants`.
     decorate
         Called with each clone; returns what the others shall find under its name. The attribute
         ``sums_over_nodes`` of a clone tells whether it sums over quadrature nodes.

@@ -9,18 +9,29 @@ __all__ = ["FORMULAS", "Formula"]
 
 @dataclass(frozen=True)
 class Formula:
-    """A public formula: how many numbers go in and out, and whether it has a rare regime.
+    """A public formula: how many numbers go in and out, and the regimes it has beside the common one.
 
-    A formula with a rare regime is three texts, ``name_common``, ``name_rare`` and
-    ``name_is_rare``. The common text is straight-line code that a vectoriser turns into SIMD; the
-    rare one sums over quadrature nodes and is evaluated only where needed, where a backend can.
+    A formula with a regime ``rare`` is three texts: ``name_common``, ``name_rare`` and
+    ``name_is_rare``; with several, a later regime prevails. Each text is straight-line code that a
+    vectoriser turns into SIMD; where a backend can, one is evaluated only on the elements it is for. The
+    common text is evaluated everywhere, unless the formula is partitioned because it costs much: then
+    there is ``name_is_common``.
     """
 
     name: str
     inputs: int
     outputs: int = 1
-    has_rare: bool = False
+    regimes: tuple[str, ...] = ()
+    partitioned: bool = False
 
+    @property
+    def base(self) -> str:
+        """The name of the text of all elements outside the other regimes."""
+        return f"{self.name}_common" if self.regimes else self.name
+
+
+RARE = ("rare",)
+INTERIOR_AND_RARE = ("interior", "rare")
 
 FORMULAS = {
     formula.name: formula
@@ -28,24 +39,24 @@ FORMULAS = {
         Formula("log_ndtr_diff", 2),
         Formula("log_erf_diff", 2),
         Formula("log_normalizer", 4),
-        Formula("kl_divergence", 4, has_rare=True),
+        Formula("kl_divergence", 4, regimes=RARE),
         Formula("mean", 4),
-        Formula("log_mean", 4, has_rare=True),
+        Formula("log_mean", 4, regimes=RARE),
         Formula("variance", 4),
         Formula("snr", 4),
         Formula("log_normalizer_grad", 4, outputs=3),
         Formula("kl_divergence_grad", 4, outputs=3),
         Formula("log_mean_grad", 4, outputs=3),
-        Formula("quantile", 5, has_rare=True),
-        Formula("log_quantile", 5, has_rare=True),
+        Formula("quantile", 5, regimes=INTERIOR_AND_RARE, partitioned=True),
+        Formula("log_quantile", 5, regimes=INTERIOR_AND_RARE, partitioned=True),
         Formula("log_quantile_grad", 5, outputs=3),
         Formula("log_density", 5),
         Formula("logpdf", 5),
         Formula("logcdf", 5),
         Formula("log_mass", 6),
         Formula("reduced_prior", 4, outputs=3),
-        Formula("delta_f_normal", 9, has_rare=True),
-        Formula("delta_f_uniform", 6, has_rare=True),
+        Formula("delta_f_normal", 9, regimes=RARE),
+        Formula("delta_f_uniform", 6, regimes=RARE),
         Formula("delta_f_gaussian", 6),
         Formula("reduced_posterior", 6, outputs=2),
         Formula("log_uniform_pdf", 3),

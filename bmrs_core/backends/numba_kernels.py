@@ -1,6 +1,6 @@
 """The formulas compiled by Numba: loops over contiguous float64 blocks.
 
-One loop evaluates the common text of every element, in SIMD; the elements of a rare regime are then
+One loop evaluates the common text of every element, in SIMD; the elements of another regime are
 gathered, so that the loop over their text is SIMD, too.
 """
 
@@ -23,10 +23,10 @@ from bmrs_core.backends.formula import FORMULAS
 from bmrs_core.backends.numba_elementary import ELEMENTARY, FAST
 from bmrs_core.formulas.constants import FLOAT64_RULES
 
-__all__ = ["BLOCK", "compiled_texts", "kernel", "workspace"]
+__all__ = ["BLOCK", "compiled_texts", "kernels", "workspace"]
 
 BLOCK = 4096
-"""Elements per call of a kernel: seven arrays of them fit a 256 KiB second-level cache."""
+"""Elements per call of a loop: seven arrays of them fit a 256 KiB second-level cache."""
 
 # A sum over nodes may be taken in any order: SIMD over the nodes of one element.
 SUMMING: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc", "nsz"}}
@@ -85,28 +85,27 @@ def _three_outputs(inputs: Any, outputs: Any, _workspace: Any) -> None:
         outputs[0][i], outputs[1][i], outputs[2][i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
 
 
-def _with_rare(inputs: Any, outputs: Any, workspace: Any) -> None:
+def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
+    """Evaluate a regime's text on its elements alone: gathered, so that the loop over them is SIMD."""
     out = outputs[0]
-    rare_at = np.empty(out.size, np.int64)
     flags = np.empty(out.size, np.uint8)
     for i in range(out.size):
-        out[i] = common(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
-    for i in range(out.size):
-        flags[i] = is_rare(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+        flags[i] = is_in(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+    if not flags.any():
+        return
+    places = np.empty(out.size + 1, np.int64)
     count = 0
     for i in range(out.size):
-        rare_at[count] = i
+        places[count] = i
         count += flags[i]
-    if count == 0:
-        return
     for k in range(len(inputs)):
         for j in range(count):
-            workspace[k][j] = inputs[k][rare_at[j]]
+            workspace[k][j] = inputs[k][places[j]]
     result = np.empty(count)
     for j in range(count):
-        result[j] = rare(*at(workspace, j))  # type: ignore[name-defined]  # noqa: F821
+        result[j] = text(*at(workspace, j))  # type: ignore[name-defined]  # noqa: F821
     for j in range(count):
-        out[rare_at[j]] = result[j]
+        out[places[j]] = result[j]
 
 
 @functools.cache
@@ -123,27 +122,31 @@ def compiled_texts() -> dict[str, Any]:
 
 
 def workspace(name: str) -> tuple[NDArray[np.float64], ...]:
-    """Return room for the inputs of a block's rare elements."""
+    """Return room for the inputs of the elements of one regime in a block."""
     formula = FORMULAS[name]
-    return tuple(np.empty(BLOCK) for _ in range(formula.inputs)) if formula.has_rare else ()
+    return tuple(np.empty(BLOCK) for _ in range(formula.inputs)) if formula.regimes else ()
 
 
 @functools.cache
-def kernel(name: str) -> Loop:
-    """Return ``kernel(inputs, outputs, workspace(name))``.
+def kernels(name: str) -> tuple[Loop, ...]:
+    """Return the loops of a formula, to be called in turn with ``(inputs, outputs, workspace(name))``.
 
-    Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. Machine code is
-    cached on disk under a name that contains a hash of all it was compiled from, so that it never
-    outlives its source.
+    Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. The first loop
+    evaluates the common text (of all elements, unless the formula is partitioned), every other that of a
+    regime. Machine code is cached on disk under a name that contains a hash of all it was compiled from:
+    it never outlives its source.
     """
     formula = FORMULAS[name]
     texts = compiled_texts()
-    if formula.has_rare:
-        loop: Loop = _with_rare
-        calls = {part: texts[f"{name}_{part}"] for part in ("common", "rare", "is_rare")}
-    else:
-        loop = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
-        calls = {"text": texts[name]}
+    first = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
+    loops = [] if formula.partitioned else [_compiled(first, formula.base, {"text": texts[formula.base]})]
+    for regime in ("common", *formula.regimes) if formula.partitioned else formula.regimes:
+        calls = {"text": texts[f"{name}_{regime}"], "is_in": texts[f"{name}_is_{regime}"]}
+        loops.append(_compiled(_regime, f"{name}_{regime}", calls))
+    return tuple(loops)
+
+
+def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
     namespace = {"__name__": __name__, "np": np, "at": at, "range": range, **calls}
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__

@@ -24,7 +24,7 @@ INV_SQRT_2PI = 0.3989422804014327
 SQRT_2PI = 2.5066282746310002
 SQRT_2 = 1.4142135623730951
 LOG_2 = 0.6931471805599453
-THIRD = 0.3333333333333333
+SIXTH = 0.16666666666666666
 TINY = 1e-300
 HUGE = 1e150
 
@@ -36,16 +36,11 @@ EXACT = {
     "SQRT_2PI": "sqrt(2*pi)",
     "SQRT_2": "sqrt(2)",
     "LOG_2": "log(2)",
-    "THIRD": "mpf(1)/3",
+    "SIXTH": "mpf(1)/6",
 }
 
-# The quadrature rules, by what they are for. FEW: the exponent of the integrand ranges over no more
-# than some 5 nats (24 nodes: truncation below 1e-17 up to a range of 6). MANY: a Gaussian over its
-# effective support, cut where the exponent is -MANY_CUT, i.e. below the precision of the sum.
-FEW = 16
-FEW_T = nodes.T16
-FEW_TC = nodes.T16[::-1]
-FEW_W = nodes.W16
+# The quadrature rule for a Gaussian over its effective support, cut where its exponent is -MANY_CUT, i.e.
+# below the precision of the sum.
 MANY = 56
 MANY_T = nodes.T56
 MANY_TC = nodes.T56[::-1]
@@ -54,10 +49,6 @@ MANY_CUT = 47.0
 MANY_REACH = 9.695359714832659  # sqrt(2 MANY_CUT)
 
 FLOAT64_RULES = {
-    "FEW": FEW,
-    "FEW_T": FEW_T,
-    "FEW_TC": FEW_TC,
-    "FEW_W": FEW_W,
     "MANY": MANY,
     "MANY_T": MANY_T,
     "MANY_TC": MANY_TC,
@@ -70,10 +61,6 @@ FLOAT64_RULES = {
 FLOAT32_SCALARS = {"TINY": 1e-37, "HUGE": 1e18, "MODERATE": 85.0}
 
 FLOAT32_RULES = {
-    "FEW": 10,
-    "FEW_T": nodes.T10,
-    "FEW_TC": nodes.T10[::-1],
-    "FEW_W": nodes.W10,
     "MANY": 24,
     "MANY_T": nodes.T24,
     "MANY_TC": nodes.T24[::-1],

@@ -28,6 +28,7 @@ from bmrs_core.formulas.primitives import (
     Real,
     absolute,
     exp,
+    expm1,
     log,
     log1p,
     maximum,
@@ -37,7 +38,6 @@ from bmrs_core.formulas.primitives import (
     where,
 )
 from bmrs_core.formulas.short_support import short_excess
-from bmrs_core.formulas.truncated_lognormal import excess_exp
 
 __all__ = [
     "delta_f_gaussian",
@@ -47,10 +47,12 @@ __all__ = [
     "delta_f_uniform_common",
     "delta_f_uniform_is_rare",
     "delta_f_uniform_rare",
+    "excess_exp",
     "exponent_gap",
     "is_nearly_uniform",
     "log_mass",
     "log_mass_ratio",
+    "log_of_either",
     "mean_exp_normal",
     "reduced_posterior",
     "reduced_prior",
@@ -65,10 +67,38 @@ NEARLY_ALL = 0.0625
 # than d = 1e-4 f: what is left out is of the order of d^3 < 1e-12 f^3.
 SPIKE = 5e-6
 
+# is_nearly_uniform times sigma^2, in other roundings, must not miss what it holds for.
+SLACK = 1.001
+
+
+# Reciprocal factorials.
+E3 = 0.16666666666666666
+E4 = 0.041666666666666664
+E5 = 0.008333333333333333
+E6 = 0.001388888888888889
+E7 = 0.0001984126984126984
+E8 = 2.48015873015873e-05
+E9 = 2.7557319223985893e-06
+E10 = 2.755731922398589e-07
+E11 = 2.505210838544172e-08
+E12 = 2.08767569878681e-09
+E13 = 1.6059043836821613e-10
+E14 = 1.1470745597729725e-11
+E15 = 7.647163731819816e-13
+
 
 def is_nearly_uniform(w: Real, h: Real) -> Bool:
     """Tell whether the exponent of q ranges over less than about one nat."""
     return (w + h) * w < ONE
+
+
+def log_of_either(near_one: Bool, x: Real, y: Real) -> Real:
+    """Return log(1 + x) where near_one, |x| < 1/2, else log y: one logarithm for both.
+
+    log(1 + x) = log u + (x - (u - 1))/u with u = 1 + x rounded and 1/u ~ 1 - x.
+    """
+    u = where(near_one, ONE + x, y)
+    return log(u) + where(near_one, (x - (u - ONE)) * (ONE - x), ZERO)
 
 
 def reduced_posterior(
@@ -125,10 +155,10 @@ def delta_f_normal_is_rare(
     b: Real,
 ) -> Bool:
     """Tell whether the reduced prior is no spike and either it may be short or q is nearly uniform."""
-    w = (b - a) / sigma
-    h = HALF * absolute((a - mu) / sigma + (b - mu) / sigma)
-    wide = sigma_p > SPIKE * (b - a)
-    return wide & ((b - a < SHORT_WIDTH * sigma_p) | is_nearly_uniform(w, h))
+    width = b - a
+    range_ = width * (width + HALF * absolute((a - mu) + (b - mu)))
+    nearly_uniform = range_ < SLACK * sigma * sigma
+    return (sigma_p > SPIKE * width) & ((width < SHORT_WIDTH * sigma_p) | nearly_uniform)
 
 
 def delta_f_normal_common(
@@ -168,16 +198,31 @@ def delta_f_normal_common(
     j_t = J_wide(lower_t, upper_t, w_t, h_t)
     gap = exponent_gap(alpha, beta, w, r, alpha_p, beta_p, (mu_p - mu) * per_sigma, shrink)
 
-    centre = ((mu_p - a) - (b - mu_p)) / (b - a)
-    width = TWO * sigma_p / (b - a)
+    per_range = ONE / (b - a)
+    centre = ((mu_p - a) - (b - mu_p)) * per_range
+    width = TWO * sigma_p * per_range
     tilt = where(alpha + beta < ZERO, -p, p)
     slope = tilt + TWO * q * centre
     moved = width * (width * second * (HALF * slope * slope - q) - slope * first)
+    ratio = (moved - excess) / (ONE + excess)
     nearly_uniform = is_nearly_uniform(w, h)
-    flat = log1p(where(nearly_uniform, (moved - excess) / (ONE + excess), ZERO)) - centre * (
-        tilt + q * centre
-    )
-    return where(nearly_uniform, flat, log(w * shrink * j_t / (j * j_p)) + gap)
+    offset = where(nearly_uniform, -centre * (tilt + q * centre), gap)
+    return log_of_either(nearly_uniform, ratio, w * shrink * j_t / (j * j_p)) + offset
+
+
+def excess_exp(x: Real) -> Real:
+    """Return e^x - 1 - x >= 0 with full relative accuracy near 0.
+
+    Below 1/2 in magnitude by its Taylor series to x^14 (truncation below 2e-17 of the sum).
+    """
+    s = E15 * x + E14
+    s = (s * x + E13) * x + E12
+    s = (s * x + E11) * x + E10
+    s = (s * x + E9) * x + E8
+    s = (s * x + E7) * x + E6
+    s = (s * x + E5) * x + E4
+    s = (s * x + E3) * x + HALF
+    return where(absolute(x) < HALF, x * x * s, expm1(x) - x)
 
 
 @sums_over_nodes
@@ -296,9 +341,9 @@ def delta_f_uniform_common(mu: Real, sigma: Real, lower: Real, upper: Real, a: R
     middle = ((lower - a) - (b - upper)) / (b - a)
     slope = where(alpha + beta < ZERO, -p, p)
     nearly_uniform = is_nearly_uniform(w, h)
-    ratio = where(nearly_uniform, (part_excess - excess) / (ONE + excess), ZERO)
-    flat = log1p(ratio) - middle * (slope + q * middle)
-    return where(nearly_uniform, flat, gap + log(part * w / (whole * part_w)))
+    ratio = (part_excess - excess) / (ONE + excess)
+    offset = where(nearly_uniform, -middle * (slope + q * middle), gap)
+    return log_of_either(nearly_uniform, ratio, part * w / (whole * part_w)) + offset
 
 
 def delta_f_uniform_rare(mu: Real, sigma: Real, lower: Real, upper: Real, a: Real, b: Real) -> Real:

@@ -66,7 +66,7 @@ def J_wide(lower: Real, upper: Real, w: Real, h: Real) -> Real:
 
 
 def J_given(lower: Real, upper: Real, w: Real, h: Real, p: Real, q: Real, excess: Real) -> Real:
-    """Return J given p = w h/2, q = w^2/8 and the short_excess of both, (1 + excess) being J/w at the middle."""
+    """Return J given p = w h/2, q = w^2/8 and the short_excess of both."""
     in_tail = lower >= ZERO
     short = J_is_short(w, h)
     near = mills(absolute(lower))

@@ -7,10 +7,7 @@ beta = (b - mu)/sigma, w = (b - a)/sigma. The prior is log-uniform on the same s
 from __future__ import annotations
 
 from bmrs_core.formulas.constants import (
-    FEW,
-    FEW_T,
-    FEW_TC,
-    FEW_W,
+    EIGHTH,
     HALF,
     MANY,
     MANY_T,
@@ -19,10 +16,10 @@ from bmrs_core.formulas.constants import (
     ONE,
     QUARTER,
     SQRT_2PI,
-    THIRD,
     TWO,
     ZERO,
 )
+from bmrs_core.formulas.flat_divergence import flat_excess, flat_weighted
 from bmrs_core.formulas.mills import mills, mills_excess
 from bmrs_core.formulas.moments import effective_support
 from bmrs_core.formulas.normal import (
@@ -46,7 +43,6 @@ from bmrs_core.formulas.primitives import (
 
 __all__ = [
     "anchored_exp",
-    "excess_exp",
     "is_narrow",
     "kl_divergence_common",
     "kl_divergence_is_rare",
@@ -60,7 +56,7 @@ __all__ = [
     "tilt",
 ]
 
-# Where the divergence is below about 0.4 nats it is summed, elsewhere it is in closed form: FLAT_SLOPE
+# Where the divergence is below about 0.4 nats it is a polynomial, elsewhere it is in closed form: FLAT_SLOPE
 # bounds w h, twice the exponent's linear range, FLAT_WIDTH bounds w. At the border the closed form
 # loses a factor of about 10 to cancellation, which the condition number there (>= 4) mostly covers.
 FLAT_SLOPE = 4.5
@@ -72,21 +68,6 @@ NARROW = 0.3
 # Below this |x| neither e^x nor e^-x overflows.
 MODERATE = 700.0
 
-# Reciprocal factorials.
-E3 = 0.16666666666666666
-E4 = 0.041666666666666664
-E5 = 0.008333333333333333
-E6 = 0.001388888888888889
-E7 = 0.0001984126984126984
-E8 = 2.48015873015873e-05
-E9 = 2.7557319223985893e-06
-E10 = 2.755731922398589e-07
-E11 = 2.505210838544172e-08
-E12 = 2.08767569878681e-09
-E13 = 1.6059043836821613e-10
-E14 = 1.1470745597729725e-11
-E15 = 7.647163731819816e-13
-
 
 def log_normalizer(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return log Z = log(Phi(beta) - Phi(alpha))."""
@@ -95,9 +76,8 @@ def log_normalizer(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
 
 def kl_divergence_is_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
     """Tell whether q is so nearly uniform in x that the closed form would cancel."""
-    w = (b - a) / sigma
-    slope = w * HALF * absolute((a - mu) / sigma + (b - mu) / sigma)
-    return (slope < FLAT_SLOPE) & (w < FLAT_WIDTH)
+    slope = HALF * (b - a) * absolute((a - mu) + (b - mu))
+    return (slope < FLAT_SLOPE * sigma * sigma) & (b - a < FLAT_WIDTH * sigma)
 
 
 def kl_divergence_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
@@ -119,39 +99,17 @@ def kl_divergence_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     return log(w / j) - HALF * (ONE + (lower_term - at_upper * upper_term) / j)
 
 
-def excess_exp(x: Real) -> Real:
-    """Return e^x - 1 - x >= 0 with full relative accuracy near 0.
-
-    Below 1/2 in magnitude by its Taylor series to x^14 (truncation below 2e-17 of the sum).
-    """
-    s = E15 * x + E14
-    s = (s * x + E13) * x + E12
-    s = (s * x + E11) * x + E10
-    s = (s * x + E9) * x + E8
-    s = (s * x + E7) * x + E6
-    s = (s * x + E5) * x + E4
-    s = (s * x + E3) * x + HALF
-    return where(absolute(x) < HALF, x * x * s, expm1(x) - x)
-
-
-@sums_over_nodes
 def kl_divergence_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return KL(q || p) of a nearly uniform q, to full relative accuracy however small.
 
     With f the exponent over the support less its mean under the prior, E_p[f] = 0, so that
-    E_p[e^f] = 1 + E_p[e^f - 1 - f] and E_q[f] = E_p[f (e^f - 1)] / E_p[e^f]: sums of non-negative terms.
+    E_p[e^f] = 1 + E_p[e^f - 1 - f] and E_q[f] = E_p[f (e^f - 1)] / E_p[e^f].
     """
     w = (b - a) / sigma
     p = w * QUARTER * ((a - mu) / sigma + (b - mu) / sigma)
-    q = QUARTER * HALF * w * w
-    excess = ZERO
-    first = ZERO
-    for j in range(FEW):
-        t = FEW_T[j] - FEW_TC[j]
-        f = -(p * t + q * (t * t - THIRD))
-        excess = excess + FEW_W[j] * excess_exp(f)
-        first = first + FEW_W[j] * (f * expm1(f))
-    return first / (ONE + excess) - log1p(excess)
+    q = EIGHTH * w * w
+    excess = flat_excess(p * p, q)
+    return flat_weighted(p * p, q) / (ONE + excess) - log1p(excess)
 
 
 def tilt(mu: Real, sigma: Real, a: Real, b: Real, k: Real) -> tuple[Real, Real]:

@@ -77,22 +77,21 @@ def texts() -> dict[str, Any]:
 
 
 def exact_rules() -> dict[str, Any]:
-    """The quadrature rules of the float64 backends with nodes in 50 digits, found by Newton's iteration."""
+    """The quadrature rule of the float64 backends with nodes in 50 digits, found by Newton's iteration."""
     rules: dict[str, Any] = dict(FLOAT64_RULES)
-    for name in ("FEW", "MANY"):
-        count = rules[name]
-        nodes, weights = [], []
-        for guess in FLOAT64_RULES[f"{name}_T"]:  # type: ignore[attr-defined]
-            x = 2 * mp.mpf(guess) - 1
-            for _ in range(4):
-                before, value = mp.mpf(1), x
-                for k in range(2, count + 1):
-                    before, value = value, ((2 * k - 1) * x * value - (k - 1) * before) / k
-                slope = count * (x * value - before) / (x * x - 1)
-                x -= value / slope
-            nodes.append((1 + x) / 2)
-            weights.append(1 / ((1 - x * x) * slope**2))
-        rules |= {f"{name}_T": nodes, f"{name}_TC": nodes[::-1], f"{name}_W": weights}
+    count = rules["MANY"]
+    nodes, weights = [], []
+    for guess in rules["MANY_T"]:
+        x = 2 * mp.mpf(guess) - 1
+        for _ in range(4):
+            before, value = mp.mpf(1), x
+            for k in range(2, count + 1):
+                before, value = value, ((2 * k - 1) * x * value - (k - 1) * before) / k
+            slope = count * (x * value - before) / (x * x - 1)
+            x -= value / slope
+        nodes.append((1 + x) / 2)
+        weights.append(1 / ((1 - x * x) * slope**2))
+    rules |= {"MANY_T": nodes, "MANY_TC": nodes[::-1], "MANY_W": weights}
     rules |= {"MANY_CUT": mp.mpf(47), "MANY_REACH": mp.sqrt(94)}
     return rules
 
@@ -102,15 +101,21 @@ def in_50_digits() -> dict[str, Any]:
     bound = texts()
 
     def combined(name: str) -> Any:
-        if not FORMULAS[name].has_rare:
-            return bound[name]
+        formula = FORMULAS[name]
 
         def evaluate(*inputs: Any) -> Any:
-            return bound[f"{name}_{'rare' if bound[f'{name}_is_rare'](*inputs) else 'common'}"](*inputs)
+            text = formula.base
+            for regime in formula.regimes:
+                text = f"{name}_{regime}" if bound[f"{name}_is_{regime}"](*inputs) else text
+            return bound[text](*inputs)
 
         return evaluate
 
-    return {name: combined(name) for name in FORMULAS}
+    def delta_f_normal(mu: Any, sigma: Any, mu_p: Any, sigma_p: Any, a: Any, b: Any) -> Any:
+        prior = bound["reduced_prior"](mu_p, sigma_p, a, b)
+        return combined("delta_f_normal")(mu, sigma, mu_p, sigma_p, *prior, a, b)
+
+    return {name: combined(name) for name in FORMULAS} | {"delta_f_normal": delta_f_normal}
 
 
 COLUMNS = {

@@ -81,7 +81,8 @@ def typical_inputs(count: int = 256) -> dict[str, np.ndarray[Any, np.dtype[np.fl
     by_count = {4: (mu, sigma, a, b), 5: (u, mu, sigma, a, b)}
     special = {
         "log_mass": (a + 4, b - 5, mu, sigma, a, b),
-        "delta_f_normal": (mu, sigma, a, b + 1e-6, a, b),
+        "reduced_prior": (a, b + 1e-6, a, b),
+        "delta_f_normal": (mu, sigma, a, b + 1e-6, b + 1.2533141, b + 0.79788456, b + 1, a, b),
         "delta_f_uniform": (mu, sigma, a + 4, b - 5, a, b),
         "log_ndtr_diff": (mu, mu + sigma),
         "log_erf_diff": (mu / 4, (mu + sigma) / 4),

@@ -30,8 +30,13 @@ def probe(x_ptr, out_ptr, n, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, BLOCK:
         v = formula(x0, x1, x2, x3)
     elif INPUTS == 5:
         v = formula(x0, x1, x2, x3, x4)
-    else:
+    elif INPUTS == 6:
         v = formula(x0, x1, x2, x3, x4, x5)
+    else:
+        x6 = tl.load(x_ptr + 6 * n + i, mask=mask, other=0.5)
+        x7 = tl.load(x_ptr + 7 * n + i, mask=mask, other=0.5)
+        x8 = tl.load(x_ptr + 8 * n + i, mask=mask, other=0.5)
+        v = formula(x0, x1, x2, x3, x4, x5, x6, x7, x8)
     if OUTPUTS == 1:
         tl.store(out_ptr + i, v, mask=mask)
     else:
