@@ -13,6 +13,8 @@ from bmrs_core.backends.formula import FORMULAS
 
 __all__ = ["evaluate", "evaluate_raw", "run"]
 
+STAGGER = 40
+
 Out = NDArray[Any] | tuple[NDArray[Any], ...] | None
 
 
@@ -95,8 +97,7 @@ def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any]
     from bmrs_core.backends.numba_kernels import BLOCK, kernels, workspace
 
     loops, room = kernels(name), workspace(name)
-    size = min(BLOCK, outputs[0].size)
-    constants = [_spread(x, size) if x.ndim == 0 else None for x in inputs]
+    constants = _spread(inputs, min(BLOCK, outputs[0].size))
     varying = [x for x in inputs if x.ndim > 0]
     flags: Any = [["readonly", "contig", "aligned", "nbo"]] * len(varying)
     flags += [["writeonly", "contig", "aligned", "nbo", "no_broadcast"]] * len(outputs)
@@ -121,11 +122,18 @@ def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any]
                 loop(filled, results, room)
 
 
-def _spread(scalar: NDArray[Any], size: int) -> NDArray[np.float64]:
-    """Return a block of one value, read-only like the iterator's: one signature for the compiler."""
-    block = np.full(size, scalar, dtype=np.float64)
-    block.flags.writeable = False
-    return block
+def _spread(inputs: tuple[NDArray[Any], ...], size: int) -> list[NDArray[np.float64] | None]:
+    """Return a block of every scalar among the inputs, None for the others.
+
+    The blocks start at different offsets within a page: as many streams as a cache has ways, all at the
+    same offset, would push each other out of it. They are read-only like the iterator's blocks: one
+    signature for the compiler.
+    """
+    rows = np.empty((len(inputs), size + STAGGER))
+    for row, scalar in zip(rows, inputs, strict=True):
+        row[:] = scalar if scalar.ndim == 0 else 0.0
+    rows.flags.writeable = False
+    return [row[:size] if x.ndim == 0 else None for row, x in zip(rows, inputs, strict=True)]
 
 
 def _on_device(name: str, arguments: Arguments) -> Any:

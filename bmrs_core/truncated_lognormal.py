@@ -417,8 +417,8 @@ def log_quantile(
 
     Notes
     -----
-    Inverse normal of the smaller tail where mu lies inside the support; beyond it two Householder steps on the
-    distance from the nearer bound; of short supports the inverted integral from the nearer end.
+    Inverse normal of the smaller tail where mu lies inside the support; beyond it two Householder steps
+    on the distance from the nearer bound; of short supports the inverted integral from the nearer end.
 
     Examples
     --------
