@@ -41,7 +41,8 @@ def log_ndtr_diff(lower: ArrayLike, upper: ArrayLike, *, out: Out = None) -> Arr
     -----
     The normaliser Z of the truncated log-normal, paper Appendix A. Interior intervals from the
     complement of both tails by log1p; tails from Mills' ratios anchored at the nearer bound; short
-    intervals (width times distance below 1 and width below 1.5) by 24-point Gauss-Legendre.
+    intervals (width times distance of the middle below 1, width below 1.5) by a polynomial anchored at
+    the middle.
 
     Examples
     --------

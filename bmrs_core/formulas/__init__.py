@@ -14,6 +14,6 @@ The subset:
   function with such a loop is marked ``@sums_over_nodes``;
 - no default arguments, no keyword arguments, no globals but the above and other formulas.
 
-A formula whose common case is cheap and whose rare case is not comes as three texts,
+A formula with several regimes that would be wasteful to evaluate side by side comes as several texts,
 ``f_common``, ``f_rare`` and ``f_is_rare``: see :class:`bmrs_core.backends.formula.Formula`.
 """

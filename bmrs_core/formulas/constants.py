@@ -17,9 +17,7 @@ QUARTER = 0.25
 HALF = 0.5
 ONE = 1.0
 TWO = 2.0
-THREE = 3.0
 
-HALF_LOG_2PI = 0.9189385332046728
 INV_SQRT_2PI = 0.3989422804014327
 SQRT_2PI = 2.5066282746310002
 SQRT_2 = 1.4142135623730951
@@ -31,7 +29,6 @@ HUGE = 1e150
 SCALARS = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, float)}
 
 EXACT = {
-    "HALF_LOG_2PI": "log(2*pi)/2",
     "INV_SQRT_2PI": "1/sqrt(2*pi)",
     "SQRT_2PI": "sqrt(2*pi)",
     "SQRT_2": "sqrt(2)",

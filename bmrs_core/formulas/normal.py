@@ -49,7 +49,7 @@ def oriented(alpha: Real, beta: Real) -> tuple[Real, Real, Real]:
 
 
 def J_is_short(w: Real, h: Real) -> Bool:
-    """Tell whether J is to be summed: where its closed form would subtract two near-equal numbers.
+    """Tell whether J is to be a series: where its closed form would subtract two near-equal numbers.
 
     In a tail the two Mills ratios' difference keeps 1 - exp(-w h) of their size, in the interior
     the complement w / sqrt(2 pi) of the whole: at the border both lose no more than a factor of 2.

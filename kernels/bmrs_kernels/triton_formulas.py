@@ -89,25 +89,27 @@ def expm1(x):
     return tl.where(tl.abs(x) < 0.5, x + x * x * s, tl.exp(x) - 1.0)
 
 
-def _combined_2(x0, x1):
-    return where(is_rare(x0, x1), rare(x0, x1), common(x0, x1))
+def _combined_5(x0, x1, x2, x3, x4):
+    is_in = is_regime(x0, x1, x2, x3, x4)
+    return where(is_in, regime(x0, x1, x2, x3, x4), base(x0, x1, x2, x3, x4))
 
 
 def _combined_4(x0, x1, x2, x3):
-    return where(is_rare(x0, x1, x2, x3), rare(x0, x1, x2, x3), common(x0, x1, x2, x3))
-
-
-def _combined_5(x0, x1, x2, x3, x4):
-    is_in = is_rare(x0, x1, x2, x3, x4)
-    return where(is_in, rare(x0, x1, x2, x3, x4), common(x0, x1, x2, x3, x4))
+    return where(is_regime(x0, x1, x2, x3), regime(x0, x1, x2, x3), base(x0, x1, x2, x3))
 
 
 def _combined_6(x0, x1, x2, x3, x4, x5):
-    is_in = is_rare(x0, x1, x2, x3, x4, x5)
-    return where(is_in, rare(x0, x1, x2, x3, x4, x5), common(x0, x1, x2, x3, x4, x5))
+    is_in = is_regime(x0, x1, x2, x3, x4, x5)
+    return where(is_in, regime(x0, x1, x2, x3, x4, x5), base(x0, x1, x2, x3, x4, x5))
 
 
-_COMBINED = {2: _combined_2, 4: _combined_4, 5: _combined_5, 6: _combined_6}
+def _combined_9(x0, x1, x2, x3, x4, x5, x6, x7, x8):
+    is_in = is_regime(x0, x1, x2, x3, x4, x5, x6, x7, x8)
+    in_it = regime(x0, x1, x2, x3, x4, x5, x6, x7, x8)
+    return where(is_in, in_it, base(x0, x1, x2, x3, x4, x5, x6, x7, x8))
+
+
+_COMBINED = {4: _combined_4, 5: _combined_5, 6: _combined_6, 9: _combined_9}
 
 
 def _bind() -> dict[str, Any]:
@@ -134,13 +136,18 @@ def _bind() -> dict[str, Any]:
 
 def _combine(name: str, texts: dict[str, Any]) -> Any:
     formula = PUBLIC[name]
-    if not formula.has_rare:
-        return texts[name]
-    calls = {part: texts[f"{name}_{part}"] for part in ("is_rare", "rare", "common")}
-    text = _COMBINED[formula.inputs]
-    clone = types.FunctionType(text.__code__, {"__name__": __name__, "tl": tl, "where": where, **calls})
-    clone.__module__ = __name__
-    return triton.jit(clone)
+    combined = texts[formula.base]
+    for regime in formula.regimes:
+        calls = {
+            "is_regime": texts[f"{name}_is_{regime}"],
+            "regime": texts[f"{name}_{regime}"],
+            "base": combined,
+        }
+        text = _COMBINED[formula.inputs]
+        clone = types.FunctionType(text.__code__, {"__name__": __name__, "tl": tl, "where": where, **calls})
+        clone.__module__ = __name__
+        combined = triton.jit(clone)
+    return combined
 
 
 FORMULAS = _bind()
