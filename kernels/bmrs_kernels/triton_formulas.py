@@ -89,27 +89,30 @@ def expm1(x):
     return tl.where(tl.abs(x) < 0.5, x + x * x * s, tl.exp(x) - 1.0)
 
 
-def _combined_5(x0, x1, x2, x3, x4):
-    is_in = is_regime(x0, x1, x2, x3, x4)
-    return where(is_in, regime(x0, x1, x2, x3, x4), base(x0, x1, x2, x3, x4))
-
-
-def _combined_4(x0, x1, x2, x3):
+def _one_regime_4(x0, x1, x2, x3):
     return where(is_regime(x0, x1, x2, x3), regime(x0, x1, x2, x3), base(x0, x1, x2, x3))
 
 
-def _combined_6(x0, x1, x2, x3, x4, x5):
+def _two_regimes_5(x0, x1, x2, x3, x4):
+    is_in = is_regime(x0, x1, x2, x3, x4)
+    first = where(is_in, regime(x0, x1, x2, x3, x4), base(x0, x1, x2, x3, x4))
+    is_in_next = is_next_regime(x0, x1, x2, x3, x4)
+    return where(is_in_next, next_regime(x0, x1, x2, x3, x4), first)
+
+
+def _one_regime_6(x0, x1, x2, x3, x4, x5):
     is_in = is_regime(x0, x1, x2, x3, x4, x5)
     return where(is_in, regime(x0, x1, x2, x3, x4, x5), base(x0, x1, x2, x3, x4, x5))
 
 
-def _combined_9(x0, x1, x2, x3, x4, x5, x6, x7, x8):
+def _one_regime_9(x0, x1, x2, x3, x4, x5, x6, x7, x8):
     is_in = is_regime(x0, x1, x2, x3, x4, x5, x6, x7, x8)
     in_it = regime(x0, x1, x2, x3, x4, x5, x6, x7, x8)
     return where(is_in, in_it, base(x0, x1, x2, x3, x4, x5, x6, x7, x8))
 
 
-_COMBINED = {4: _combined_4, 5: _combined_5, 6: _combined_6, 9: _combined_9}
+# By the number of inputs and of regimes: what Triton compiles cannot take a variable number of either.
+_COMBINED = {(4, 1): _one_regime_4, (5, 2): _two_regimes_5, (6, 1): _one_regime_6, (9, 1): _one_regime_9}
 
 
 def _bind() -> dict[str, Any]:
@@ -136,18 +139,16 @@ def _bind() -> dict[str, Any]:
 
 def _combine(name: str, texts: dict[str, Any]) -> Any:
     formula = PUBLIC[name]
-    combined = texts[formula.base]
-    for regime in formula.regimes:
-        calls = {
-            "is_regime": texts[f"{name}_is_{regime}"],
-            "regime": texts[f"{name}_{regime}"],
-            "base": combined,
-        }
-        text = _COMBINED[formula.inputs]
-        clone = types.FunctionType(text.__code__, {"__name__": __name__, "tl": tl, "where": where, **calls})
-        clone.__module__ = __name__
-        combined = triton.jit(clone)
-    return combined
+    if not formula.regimes:
+        return texts[name]
+    namespace = {"__name__": __name__, "tl": tl, "where": where, "base": texts[formula.base]}
+    for regime, place in zip(formula.regimes, ("regime", "next_regime"), strict=False):
+        namespace |= {place: texts[f"{name}_{regime}"], f"is_{place}": texts[f"{name}_is_{regime}"]}
+    text = _COMBINED[formula.inputs, len(formula.regimes)]
+    clone = types.FunctionType(text.__code__, namespace)
+    clone.__module__ = __name__
+    clone.__qualname__ = name  # what the compiler tells two functions of a kernel apart by
+    return triton.jit(clone)
 
 
 FORMULAS = _bind()

@@ -15,7 +15,7 @@ import pytest
 from bmrs_core.backends.formula import FORMULAS
 from bmrs_core.evaluation import run
 
-pytest.importorskip("triton", reason="Triton comes with a CUDA build of torch, or from the test extra")
+pytest.importorskip("triton", reason="Triton comes with a CUDA build of torch, or from .ci/triton.txt")
 
 ROOT = Path(__file__).parents[2]
 EPS = 2.0**-23
@@ -54,6 +54,14 @@ def spilled_bytes(ptx: str, arch: int) -> int:
     found = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert found, report
     return sum(map(int, found.groups()))
+
+
+def test_formulas_have_names_of_their_own() -> None:
+    """Two of one name in one kernel would silently be one and the same."""
+    from bmrs_kernels.triton_formulas import FORMULAS as BOUND
+
+    names = {f"{function.fn.__module__}.{function.fn.__qualname__}" for function in BOUND.values()}
+    assert len(names) == len(BOUND)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
