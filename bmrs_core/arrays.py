@@ -74,7 +74,10 @@ def collect(arguments: Mapping[str, ArrayLike]) -> Arguments:
     TypeError
         An argument is not a number or an array of float32 or float64, arrays are of different
         libraries, or a torch tensor requires grad.
+    ValueError
+        Shapes do not broadcast.
     """
+    _require_broadcastable(arguments)
     foreign = {name: value for name, value in arguments.items() if _is_foreign(value)}
     if foreign:
         return _collect_foreign(arguments, foreign)
@@ -87,6 +90,17 @@ def collect(arguments: Mapping[str, ArrayLike]) -> Arguments:
             strong.append(array.dtype.name)
         values[name] = array if not weak else np.asarray(value, dtype=np.float64)
     return Arguments(values, np, _all_float32(strong), True, False, None)
+
+
+def _require_broadcastable(arguments: Mapping[str, ArrayLike]) -> None:
+    shapes = {name: np.shape(value) for name, value in arguments.items()}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
+        raise ValueError(
+            f"arguments must have shapes that broadcast against each other, got {listed}"
+        ) from None
 
 
 def _is_foreign(value: object) -> bool:
@@ -112,7 +126,9 @@ def _collect_foreign(arguments: Mapping[str, ArrayLike], foreign: Mapping[str, A
         kinds = ", ".join(f"{name}: {type(value).__name__}" for name, value in foreign.items())
         raise TypeError(f"arrays must all be of one array-API library, got {kinds}") from error
     for name, value in arguments.items():
-        if (name not in foreign and not isinstance(value, (int, float))) or isinstance(value, bool):
+        if (name not in foreign and not isinstance(value, (int, float, np.floating))) or isinstance(
+            value, bool
+        ):
             raise TypeError(
                 f"{name} must be a number or an array of {xp.__name__.split('.')[-1]} like the other "
                 f"arguments, got {type(value).__name__}: mixing libraries would hide copies between devices"

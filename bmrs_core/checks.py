@@ -19,6 +19,9 @@ __all__ = [
     "require_within",
 ]
 
+# Parameters between these in size have squares, in units of one another, that float64 can hold.
+SMALLEST, LARGEST = 1e-60, 1e60
+
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -42,7 +45,7 @@ def require(
     label
         What the message calls the argument, if not by its name.
     """
-    if not bool(bad.any()):
+    if arguments.traced or not bool(bad.any()):
         return
     offending = _to_numpy(bad)
     value = np.broadcast_to(_to_numpy(arguments.values[name]), offending.shape)
@@ -64,47 +67,83 @@ def _infinite(array: Array) -> Array:
     return abs(array) == float("inf")
 
 
-def _certainly_finite(array: Array) -> bool:
-    """Tell in one quick pass whether a NumPy array holds neither infinities nor NaN."""
-    return isinstance(array, np.ndarray) and bool(np.isfinite(array).all())
+def _all_within(array: Array, low: float, high: float) -> bool:
+    """Tell in two quick passes whether a NumPy array lies within bounds; False if there is a NaN."""
+    if not isinstance(array, np.ndarray):
+        return False
+    return array.size == 0 or (float(array.min()) >= low and float(array.max()) <= high)
+
+
+def _is_float32(array: Array) -> bool:
+    """Tell float32, all of whose values are of a size that float64 can compute with."""
+    return str(array.dtype).endswith("float32")
 
 
 def require_finite(arguments: Arguments, *names: str) -> None:
-    """Require that arguments are not infinite; NaN passes through to the result."""
+    """Require that arguments are not infinite, nor beyond what their squares can be computed of.
+
+    NaN passes through to the result.
+    """
     for name in names:
-        if _certainly_finite(arguments.values[name]):
+        value = arguments.values[name]
+        if _all_within(value, -LARGEST, LARGEST):
             continue
-        bad = _infinite(arguments.values[name])
-        require(arguments, bad, name, "finite", "an infinite parameter describes no distribution")
+        why = "an infinite parameter describes no distribution"
+        require(arguments, _infinite(value), name, "finite", why)
+        if _is_float32(value):
+            continue
+        why = "beyond, squares in units of sigma leave the range of float64"
+        require(arguments, abs(value) > LARGEST, name, f"within +-{LARGEST:g}", why)
+
+
+def require_scale(arguments: Arguments, name: str, why: str) -> None:
+    """Require a standard deviation: positive, finite and of a size that can be computed with."""
+    value = arguments.values[name]
+    if _all_within(value, SMALLEST, LARGEST):
+        return
+    require(arguments, value <= 0, name, "positive", why)
+    require(arguments, _infinite(value), name, "positive and finite", why)
+    if _is_float32(value):
+        return
+    bad = (value < SMALLEST) | (value > LARGEST)
+    range_why = "beyond, squares in units of it leave the range of float64"
+    require(arguments, bad, name, f"between {SMALLEST:g} and {LARGEST:g}", range_why)
 
 
 def require_bounds(arguments: Arguments) -> None:
     """Require finite log_a < log_b."""
-    if arguments.traced:
-        return
     values = arguments.values
     for name in ("log_a", "log_b"):
         bad = _infinite(values[name]) | (values[name] != values[name])
         require(arguments, bad, name, "finite", "theta is truncated to [exp(log_a), exp(log_b)]")
-    bad = values["log_a"] >= values["log_b"]
-    require(arguments, bad, "log_a", "below log_b", "the support [log_a, log_b] of log theta would be empty")
+    require_finite(arguments, "log_a", "log_b")
+    why = "the support [log_a, log_b] of log theta would be empty"
+    require(
+        arguments,
+        values["log_a"] >= values["log_b"],
+        "log_a",
+        f"below log_b{_shown(arguments, 'log_b')}",
+        why,
+    )
+
+
+def _shown(arguments: Arguments, name: str) -> str:
+    """Return " = value" of a known scalar, to be shown beside another."""
+    value = arguments.values[name]
+    return f" = {float(value)!r}" if not arguments.traced and value.ndim == 0 else ""
 
 
 def require_posterior(arguments: Arguments) -> None:
-    """Require a truncated log-normal: sigma > 0, mu and sigma not infinite, log_a < log_b."""
-    if arguments.traced:
-        return
-    bad = arguments.values["sigma"] <= 0
-    why = "it is the standard deviation of log theta before truncation, not its logarithm"
-    require(arguments, bad, "sigma", "positive", why)
-    require_finite(arguments, "mu", "sigma")
+    """Require a truncated log-normal: sigma > 0, mu and sigma of computable size, log_a < log_b."""
+    require_scale(
+        arguments, "sigma", "it is the standard deviation of log theta before truncation, not its logarithm"
+    )
+    require_finite(arguments, "mu")
     require_bounds(arguments)
 
 
 def require_within(arguments: Arguments, name: str, lower: Any, upper: Any, rule: str, why: str) -> None:
     """Require lower <= argument <= upper; NaN passes through to the result."""
-    if arguments.traced:
-        return
     value = arguments.values[name]
     require(arguments, (value < lower) | (value > upper), name, rule, why)
 
@@ -113,8 +152,6 @@ def require_part(
     arguments: Arguments, lower: str, upper: str, *, labels: Mapping[str, str] = NO_LABELS, empty: bool = True
 ) -> None:
     """Require log_a <= lower <= upper <= log_b of two arguments; `labels` are their names in messages."""
-    if arguments.traced:
-        return
     values = arguments.values
     low, high = labels.get(lower, lower), labels.get(upper, upper)
     why = "a part of the support [log_a, log_b] lies within it"

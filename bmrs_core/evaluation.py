@@ -13,6 +13,7 @@ from bmrs_core.backends.formula import FORMULAS
 
 __all__ = ["evaluate", "evaluate_raw", "run"]
 
+# Elements between the ends of neighbouring blocks: 320 bytes, five cache lines.
 STAGGER = 40
 
 Out = NDArray[Any] | tuple[NDArray[Any], ...] | None
@@ -39,7 +40,8 @@ def evaluate(name: str, arguments: Arguments, out: Out = None) -> Any:
     dtype = np.dtype(np.float32 if arguments.float32 else np.float64)
     count = FORMULAS[name].outputs
     results = _given(out, count) if out is not None else _allocate(inputs, count, dtype)
-    _check_out(results, inputs, out is not None)
+    if out is not None:
+        _check_shapes(results, inputs)
     run(name, inputs, results)
     if out is None:
         results = tuple(arguments.in_kind(result if result.ndim else result[()]) for result in results)
@@ -60,7 +62,11 @@ def _given(out: Any, count: int) -> tuple[NDArray[Any], ...]:
     given = out if isinstance(out, tuple) else (out,)
     if len(given) != count:
         raise ValueError(f"out must hold {count} arrays, one for each result, got {len(given)}")
-    for array in given:
+    for i, array in enumerate(given):
+        if any(array is other for other in given[:i]):
+            raise ValueError(
+                "out must hold different arrays, got the same one twice: one result would be lost"
+            )
         if not isinstance(array, np.ndarray):
             raise TypeError(f"out must be a NumPy array, got {type(array).__name__}")
         if not array.flags.writeable:
@@ -79,9 +85,7 @@ def _allocate(inputs: tuple[NDArray[Any], ...], count: int, dtype: np.dtype[Any]
     return tuple(iterator.operands[len(inputs) :])
 
 
-def _check_out(results: tuple[NDArray[Any], ...], inputs: tuple[NDArray[Any], ...], given: bool) -> None:
-    if not given:
-        return
+def _check_shapes(results: tuple[NDArray[Any], ...], inputs: tuple[NDArray[Any], ...]) -> None:
     shape = np.broadcast_shapes(*(array.shape for array in inputs))
     for array in results:
         if array.shape != shape:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 
 from bmrs_core import philox
-from bmrs_core.arrays import Array, ArrayLike
-from bmrs_core.truncated_lognormal import quantile
+from bmrs_core.arrays import Array, ArrayLike, collect
+from bmrs_core.checks import require_posterior
+from bmrs_core.evaluation import evaluate
 
 __all__ = ["sample"]
 
@@ -57,15 +59,28 @@ def sample(
     >>> [round(theta, 6) for theta in bmrs_core.sample(-3.0, 0.5, seed=1, size=3).tolist()]
     [0.091993, 0.0931, 0.055481]
     """
-    shapes = [np.shape(value) for value in (mu, sigma, log_a, log_b)]
-    broadcast = np.broadcast_shapes(*shapes)
-    shape = broadcast if size is None else (size,) if isinstance(size, int) else tuple(size)
-    if not _broadcasts_to(broadcast, shape):
-        raise ValueError(f"size must be a shape the parameters broadcast to, got {shape} for {broadcast}")
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
         raise TypeError(f"seed must be an integer, got {seed!r}: the draws are a function of it alone")
-    draws = philox.uniform(seed, 0, math.prod(shape)).reshape(shape)
-    return quantile(_like(draws, mu, sigma, log_a, log_b), mu, sigma, log_a=log_a, log_b=log_b)
+    arguments = collect({"mu": mu, "sigma": sigma, "log_a": log_a, "log_b": log_b})
+    require_posterior(arguments)
+    broadcast = np.broadcast_shapes(*(value.shape for value in arguments.values.values()))
+    shape = broadcast if size is None else _shape(size)
+    if not _broadcasts_to(broadcast, shape):
+        raise ValueError(f"size must be a shape the parameters broadcast to, got {shape} for {broadcast}")
+    draws: Array = philox.uniform(seed, 0, math.prod(shape)).reshape(shape)
+    if not arguments.on_host:
+        place = {} if arguments.device is None else {"device": arguments.device}
+        draws = arguments.namespace.asarray(draws, dtype=arguments.namespace.float64, **place)
+    order = ("u", "mu", "sigma", "log_a", "log_b")
+    return evaluate("quantile", arguments.including({"u": draws}).only(order))
+
+
+def _shape(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    sizes = size if isinstance(size, tuple) else (size,)
+    try:
+        return tuple(operator.index(one) for one in sizes)
+    except TypeError:
+        raise TypeError(f"size must be an integer or a tuple of integers, got {size!r}") from None
 
 
 def _broadcasts_to(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
@@ -73,16 +88,3 @@ def _broadcasts_to(source: tuple[int, ...], target: tuple[int, ...]) -> bool:
         return np.broadcast_shapes(source, target) == target
     except ValueError:
         return False
-
-
-def _like(draws: Array, *parameters: ArrayLike) -> Array:
-    """Return the draws as an array of the parameters' library, device and dtype."""
-    arrays = [value for value in parameters if hasattr(value, "dtype")]
-    if not arrays:
-        return draws
-    from array_api_compat import array_namespace, device, is_jax_array
-
-    xp = array_namespace(*arrays)
-    float32 = all(str(value.dtype).endswith("float32") for value in arrays)
-    keywords = {} if is_jax_array(arrays[0]) else {"device": device(arrays[0])}
-    return xp.asarray(draws, dtype=xp.float32 if float32 else xp.float64, **keywords)

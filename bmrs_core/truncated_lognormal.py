@@ -471,7 +471,7 @@ def logpdf(
 
     Notes
     -----
-    q_phi of paper Eq. 7.
+    q_phi of paper Eq. 7. theta itself is rounded, which counts where q is steep.
 
     Examples
     --------
@@ -523,7 +523,8 @@ def logcdf(
 
     Notes
     -----
-    `log_mass` from log_a to log theta.
+    `log_mass` from log_a to log theta. theta itself is rounded, which counts where q is steep: `log_mass`
+    takes log units.
 
     Examples
     --------

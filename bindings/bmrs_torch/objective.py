@@ -87,6 +87,8 @@ def elbo_loss(
 
     Raises
     ------
+    TypeError
+        If `nll_mean` is not a tensor.
     ValueError
         For an unknown `kl_scale`, a number of samples below 1, a negative or non-finite weight, an
         `nll_mean` that is not a scalar, or a model without noise layers.
@@ -106,6 +108,10 @@ def elbo_loss(
         raise ValueError(f"num_samples must be the size of the training set, at least 1, got {num_samples}")
     if not (math.isfinite(kl_weight) and kl_weight >= 0):
         raise ValueError(f"kl_weight must be finite and at least 0, got {kl_weight}")
+    if not isinstance(nll_mean, Tensor):
+        raise TypeError(
+            f"nll_mean must be a tensor, the mean over the minibatch, got {type(nll_mean).__name__}"
+        )
     if nll_mean.ndim != 0:
         raise ValueError(
             f"nll_mean must be a scalar, the mean over the minibatch, got shape {tuple(nll_mean.shape)}"

@@ -1,7 +1,7 @@
 """The formulas compiled by Numba: loops over contiguous float64 blocks.
 
-One loop evaluates the common text of every element, in SIMD; the elements of another regime are
-gathered, so that the loop over their text is SIMD, too.
+One loop evaluates the common text, as a rule of every element, in SIMD; the elements of another regime
+are gathered, so that the loop over their text is SIMD, too.
 """
 
 from __future__ import annotations

@@ -15,5 +15,5 @@ The subset:
 - no default arguments, no keyword arguments, no globals but the above and other formulas.
 
 A formula with several regimes that would be wasteful to evaluate side by side comes as several texts,
-``f_common``, ``f_rare`` and ``f_is_rare``: see :class:`bmrs_core.backends.formula.Formula`.
+say ``f_common``, ``f_rare`` and ``f_is_rare``: see :class:`bmrs_core.backends.formula.Formula`.
 """

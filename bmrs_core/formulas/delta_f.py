@@ -201,12 +201,12 @@ def delta_f_normal_common(
     per_range = ONE / (b - a)
     centre = ((mu_p - a) - (b - mu_p)) * per_range
     width = TWO * sigma_p * per_range
-    tilt = where(alpha + beta < ZERO, -p, p)
-    slope = tilt + TWO * q * centre
-    moved = width * (width * second * (HALF * slope * slope - q) - slope * first)
+    slope = where(alpha + beta < ZERO, -p, p)
+    slope_there = slope + TWO * q * centre
+    moved = width * (width * second * (HALF * slope_there * slope_there - q) - slope_there * first)
     ratio = (moved - excess) / (ONE + excess)
     nearly_uniform = is_nearly_uniform(w, h)
-    offset = where(nearly_uniform, -centre * (tilt + q * centre), gap)
+    offset = where(nearly_uniform, -centre * (slope + q * centre), gap)
     return log_of_either(nearly_uniform, ratio, w * shrink * j_t / (j * j_p)) + offset
 
 

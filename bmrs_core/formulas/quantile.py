@@ -4,7 +4,7 @@ Three regimes. Interior (mu inside the support): the inverse normal of the small
 Tail (mu outside): with R Mills' ratio and A the nearer bound, A t + t^2/2 + log(R(A)/R(A + t)) = y
 is solved for the distance t = (x - bound)/sigma by two Householder steps, y the negative log of the
 survival, so that nothing is lost however far out the tail. Short support: the integral from the
-nearer end, summed, is inverted by Halley steps from an exponential's closed form.
+nearer end, a polynomial, is inverted by Halley steps from an exponential's closed form.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ FLAT = 1e-3
 # What is short times sigma^2 and sigma must also be short in units of sigma, whatever the rounding.
 SLACK = 1.001
 # Nearer than this fraction of the mass to the bound mu lies beyond, log(R(A)/R(A + t)) would cancel and
-# the integral from the bound is summed: above, at most 16 eps of t are lost, below, none.
+# the integral from the bound is inverted: above, at most 16 eps of t are lost, below, none.
 AT_BOUND = 0.0625
 
 

@@ -2,8 +2,8 @@
 
 `FORMULAS` holds every public formula by its name in `bmrs_core.backends.formula` as a function for
 other Triton kernels to call on float32 tiles (bounds included: a float64 scalar would turn the whole
-formula into float64). The texts are those of the CPU, with 10- and 24-point quadrature rules, whose
-truncation is below float32's precision.
+formula into float64). The texts are those of the CPU, with a 24-point quadrature rule, whose truncation
+is below float32's precision.
 """
 
 from __future__ import annotations

@@ -167,3 +167,22 @@ def test_a_seed_must_be_an_integer(seed: Any) -> None:
 def test_a_sample_of_a_size_that_parameters_do_not_broadcast_to_is_refused() -> None:
     with pytest.raises(ValueError, match=r"size.*\(4,\)|\(4,\).*size"):
         bmrs_core.sample(np.full(3, -3.0), 0.5, seed=1, size=(4,))
+
+
+def test_parameters_whose_squares_cannot_be_computed_are_refused() -> None:
+    for mu, sigma in ((-1.0, 1e151), (1e200, 1.0), (5.0, 1e-160)):
+        with pytest.raises(ValueError, match=r"(mu|sigma) must be .*1e\+?60"):
+            bmrs_core.kl_divergence(mu, sigma)
+    with pytest.raises(ValueError, match=r"sigma_p must be between"):
+        bmrs_core.delta_f_normal(-1.0, 1.0, sigma_p=1e200)
+
+
+def test_shapes_that_do_not_broadcast_are_named() -> None:
+    with pytest.raises(ValueError, match=r"mu \(3,\), sigma \(2,\)"):
+        bmrs_core.delta_f_normal(np.zeros(3), np.ones(2))
+
+
+def test_one_array_cannot_take_three_results() -> None:
+    out = np.empty(3)
+    with pytest.raises(ValueError, match="different arrays"):
+        bmrs_core.kl_divergence_grad(np.zeros(3), np.ones(3), out=(out, out, out))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 
@@ -103,3 +105,39 @@ def test_outside_the_support_there_is_no_density() -> None:
     assert bmrs_core.logpdf(above, -3.0, 1.0) == -math.inf
     assert bmrs_core.logcdf(below, -3.0, 1.0) == -math.inf
     assert bmrs_core.logcdf(above, -3.0, 1.0) == 0.0
+
+
+def test_densities_outside_the_support_and_of_what_is_no_number() -> None:
+    theta = np.array([0.0, -1.0, np.inf, -np.inf, 1e-320, 2.0])
+    assert np.array_equal(bmrs_core.logpdf(theta, -3.0, 2.0), np.full(6, -np.inf))
+    assert np.array_equal(bmrs_core.logcdf(theta, -3.0, 2.0), [-np.inf, -np.inf, 0.0, -np.inf, -np.inf, 0.0])
+    assert np.array_equal(bmrs_core.log_uniform_pdf(theta), np.zeros(6))
+    assert not np.signbit(bmrs_core.log_uniform_pdf(theta)).any()
+    assert np.array_equal(bmrs_core.log_uniform_cdf(theta), [0.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    for function in (bmrs_core.logpdf, bmrs_core.logcdf):
+        assert np.isnan(function(np.nan, -3.0, 2.0))
+        assert np.isnan(function(0.5, np.nan, 2.0))
+    assert np.isnan(bmrs_core.log_uniform_pdf(np.nan))
+
+
+def test_the_distribution_function_reaches_down_to_subnormal_numbers() -> None:
+    theta = np.array([1e-303, 1e-305, 1e-310])
+    bounds: dict[str, Any] = {"log_a": -720.0, "log_b": 0.0}
+    masses = bmrs_core.log_mass(-720.0, np.log(theta), -700.0, 5.0, **bounds)
+    # The last is subnormal: its logarithm is known to 1e-13 only, and the mass no better.
+    assert bmrs_core.logcdf(theta, -700.0, 5.0, **bounds) == pytest.approx(masses, rel=1e-11)
+
+
+def test_a_quantile_lies_where_its_density_is() -> None:
+    bounds: dict[str, Any] = {"log_a": -3.3, "log_b": 1.7}
+    for u in (0.0, 0.5, 1.0):
+        assert bmrs_core.log_uniform_pdf(bmrs_core.log_uniform_quantile(u, **bounds), **bounds) > 0
+        assert bmrs_core.logpdf(bmrs_core.quantile(u, -1.0, 0.5, **bounds), -1.0, 0.5, **bounds) > -np.inf
+
+
+def test_samples_in_single_precision_are_the_rounded_ones() -> None:
+    mu, sigma = np.float32(-3.0), np.float32(0.5)
+    single = bmrs_core.sample(np.full(2000, mu), sigma, seed=1)
+    double = bmrs_core.sample(np.full(2000, float(mu)), float(sigma), seed=1)
+    assert single.dtype == np.float32
+    assert np.array_equal(single, double.astype(np.float32))
