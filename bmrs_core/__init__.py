@@ -7,6 +7,7 @@ kind. All parameters are those of x = log theta; bounds are in log units.
 from __future__ import annotations
 
 from bmrs_core.delta_f import delta_f_normal, delta_f_uniform, reduced_posterior
+from bmrs_core.distribution import log_mass, log_quantile, logcdf, logpdf, quantile
 from bmrs_core.gradients import (
     kl_divergence_grad,
     log_mean_grad,
@@ -19,14 +20,9 @@ from bmrs_core.normal import log_erf_diff, log_ndtr_diff
 from bmrs_core.sampling import sample
 from bmrs_core.truncated_lognormal import (
     kl_divergence,
-    log_mass,
     log_mean,
     log_normalizer,
-    log_quantile,
-    logcdf,
-    logpdf,
     mean,
-    quantile,
     snr,
     variance,
 )
