@@ -53,7 +53,7 @@ def _from_bits(_context: Any, _i: Any) -> Any:
     return types.float64(types.int64), generate
 
 
-@njit(**EXACT)
+@njit(**FAST)
 def _reduce(x: float) -> tuple[float, float]:
     """Return k, r with x = k log 2 + r and |r| <= log(2)/2."""
     k = (x * LOG2_E + ROUND) - ROUND
@@ -105,7 +105,7 @@ def expm1(x: float) -> float:
     return math.inf if x > EXP_MAX else y
 
 
-@njit(**EXACT)
+@njit(**FAST)
 def _log_positive(x: float) -> float:
     """Log of a finite normal x = 2^e (1 + f), sqrt(1/2) < 1 + f <= sqrt 2, log(1 + f) by fdlibm's series."""
     bits = _bits(x)
