@@ -26,6 +26,7 @@ from bmrs_core.formulas import (
     moments,
     ndtri,
     nodes,
+    noise,
     normal,
     quantile,
     short_support,
@@ -48,6 +49,7 @@ TEXT_MODULES = (
     quantile,
     delta_f,
     density,
+    noise,
 )
 
 Text = Callable[..., Any]

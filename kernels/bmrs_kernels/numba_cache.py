@@ -1,0 +1,43 @@
+"""Numba functions whose machine code is kept on disk under a name that says what it was compiled from."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+from bmrs_core.backends import numba_elementary, numba_kernels
+from bmrs_core.backends.clone import source_digest
+
+__all__ = ["cached_njit"]
+
+
+@functools.cache
+def _digest() -> str:
+    """A hash of the formulas and of all of this package that Numba compiles."""
+    digest = hashlib.sha256(source_digest(numba_elementary, numba_kernels).encode())
+    for path in sorted(Path(__file__).parent.glob("numba_*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def cached_njit(function: Callable[..., Any], *, name: str = "", **names: Any) -> Any:
+    """Compile on first call, or load from the disk cache; Numba alone would not notice a changed callee.
+
+    Parameters
+    ----------
+    function
+        The text; its globals are those of its module and `names`.
+    name
+        Tells apart functions of one text with different `names`.
+    """
+    namespace = {**function.__globals__, **names}
+    clone = types.FunctionType(function.__code__, namespace, function.__name__)
+    clone.__module__ = function.__module__
+    clone.__qualname__ = f"{function.__name__}_{name}_{_digest()}"
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(clone)

@@ -1,0 +1,537 @@
+"""The noise operation on the CPU: forward and backward kernels for one storage format each.
+
+Kernels take addresses and a plan (`geometry.Plan`) and do a range of its units; they hold no lock, keep no
+state and start no thread.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray
+
+from bmrs_kernels.geometry import SCALAR, SPEC, VECTOR
+from bmrs_kernels.numba_cache import cached_njit
+from bmrs_kernels.numba_draws import COEFFICIENTS, DRAWS
+from bmrs_kernels.numba_multiply import (
+    dots,
+    run_backward,
+    run_forward,
+    scalar_backward,
+    scalar_forward,
+    strided_backward,
+    strided_forward,
+    vector_backward,
+    vector_forward,
+)
+from bmrs_kernels.numba_philox import fill_words
+from bmrs_kernels.numba_storage import STORAGE, address_to_pointer
+
+__all__ = ["NoiseKernels", "noise_kernels"]
+
+# Draws of one structure made at once, and positions whose products are added up before the sum goes on in
+# float64.
+RUN = 1024
+STRETCH = 32
+# No array ends before what is read from it: sizes are the plan's business.
+ENDLESS = 1 << 60
+
+ROWS = SPEC["rows"]
+TILE = SPEC["tile"]
+POSITIONS = SPEC["positions"]
+CHUNK = SPEC["chunk"]
+CHUNKS = SPEC["chunks"]
+STRUCTURES = SPEC["structures"]
+ELEMENTS = SPEC["elements"]
+PER_ELEMENT = SPEC["per_element"]
+IN_RUNS = SPEC["in_runs"]
+WALK = SPEC["walk"]
+STRIDES = len(SPEC)
+
+
+class NoiseKernels(NamedTuple):
+    """The kernels of one storage format.
+
+    Parameters
+    ----------
+    forward : callable
+        ``(plan, x, y, mu, log_sigma, mask, seed, log_a, log_b, first, last) -> bad``: do units first to last
+        of the plan for tensors x, y. Addresses, two float64, two units; returns the first structure whose
+        parameters are unusable, having done nothing, or -1.
+    backward : callable
+        ``(plan, dy, x, dx, mu, log_sigma, mask, seed, log_a, log_b, first, last, sums)``: likewise for a plan
+        for dy, x, dx; dx may be 0: not wanted. `sums` is the address of 2 x width float64 to write to.
+    reduce : callable
+        ``(sums, tasks, width, structures, repeats, d_mu, d_log_sigma)``: add up the sums of all tasks in order.
+    backward_serial : callable
+        ``(plan, dy, …, log_b, units, tasks, width, d_mu, d_log_sigma)``: all tasks and their sum, in one call.
+    """
+
+    forward: Any
+    backward: Any
+    reduce: Any
+    backward_serial: Any
+
+
+def _virtual(source: Any, structures: Any, repeats: Any, width: Any) -> Any:
+    """A parameter of every draw of a row: structures repeated over their elements, then tiled."""
+    full = np.empty(width, source.dtype)
+    if repeats == 1:
+        for start in range(0, width, structures):
+            for c in range(structures):
+                full[start + c] = source[c]
+    else:
+        for i in range(width):
+            full[i] = source[(i // repeats) % structures]
+    return full
+
+
+def _parameters(
+    mu_address: Any,
+    log_sigma_address: Any,
+    mask_address: Any,
+    log_a: Any,
+    log_b: Any,
+    structures: Any,
+    repeats: Any,
+    width: Any,
+    table: Any,
+    order: Any,
+    starts: Any,
+) -> Any:
+    """Prepare the coefficients of every draw of a row; return the first bad structure or -1."""
+    mu = carray(address_to_pointer(mu_address), structures, REAL)
+    log_sigma = carray(address_to_pointer(log_sigma_address), structures, REAL)
+    mask = np.ones(structures, REAL)
+    if mask_address != 0:
+        mask = carray(address_to_pointer(mask_address), structures, REAL)
+    bad = prepare(
+        virtual(mu, structures, repeats, width),
+        virtual(log_sigma, structures, repeats, width),
+        virtual(mask, structures, repeats, width),
+        log_a,
+        log_b,
+        table,
+        order,
+        starts,
+    )
+    return (bad // repeats) % structures if bad >= 0 else bad
+
+
+def _sorted_words(words: Any, order: Any, starts: Any, scratch: Any) -> Any:
+    """The words of the structures in the order of their regimes."""
+    if starts[1] == order.size - 1:
+        return words
+    for j in range(starts[3]):
+        scratch[j] = words[order[j]]
+    return scratch
+
+
+def _unsorted(values: Any, order: Any, starts: Any, scratch: Any) -> None:
+    """Put values in the order of their regimes where their structures are; the pruned get 0."""
+    if starts[1] == order.size - 1:
+        return
+    for j in range(starts[3]):
+        scratch[j] = values[j]
+    for j in range(starts[3]):
+        values[order[j]] = scratch[j]
+    for j in range(starts[3], order.size - 1):
+        values[order[j]] = 0
+
+
+def _one_structure(table: Any, order: Any, starts: Any, j: Any, run_table: Any, run_starts: Any) -> None:
+    """The coefficients of the j-th sorted structure for a run of draws."""
+    for k in range(table.shape[0]):
+        for i in range(run_table.shape[1]):
+            run_table[k, i] = table[k, j]
+    for k in range(1, 5):
+        run_starts[k] = run_table.shape[1] if j < starts[k] else 0
+
+
+def _forward(
+    plan_address: Any,
+    x_address: Any,
+    y_address: Any,
+    mu_address: Any,
+    log_sigma_address: Any,
+    mask_address: Any,
+    seed: Any,
+    log_a: Any,
+    log_b: Any,
+    first: Any,
+    last: Any,
+) -> Any:
+    spec = carray(address_to_pointer(plan_address), STRIDES + 8, np.int64)
+    x = carray(address_to_pointer(x_address), ENDLESS, STORE)
+    y = carray(address_to_pointer(y_address), ENDLESS, STORE)
+    sx = spec[STRIDES : STRIDES + 4]
+    sy = spec[STRIDES + 4 : STRIDES + 8]
+    structures = spec[STRUCTURES]
+    elements = spec[ELEMENTS]
+    in_runs = spec[IN_RUNS] != 0
+    per_element = spec[PER_ELEMENT] != 0
+    repeats = elements if per_element and not in_runs else 1
+    tile_width = structures * repeats
+    width = spec[TILE] * tile_width
+    table = np.empty((COEFFICIENTS, width), REAL)
+    order = np.empty(width + 1, np.int64)
+    starts = np.empty(5, np.int64)
+    bad = parameters(
+        mu_address,
+        log_sigma_address,
+        mask_address,
+        log_a,
+        log_b,
+        structures,
+        repeats,
+        width,
+        table,
+        order,
+        starts,
+    )
+    if bad >= 0:
+        return bad
+    if in_runs:
+        run = min(RUN, elements)
+        words = np.empty(run + 8, np.uint32)
+        theta = np.empty(run, REAL)
+        run_table = np.empty((COEFFICIENTS, run), REAL)
+        run_starts = np.zeros(5, np.int64)
+        for unit in range(first, last):
+            row = unit // structures
+            j = unit % structures
+            c = order[j]
+            one_structure(table, order, starts, j, run_table, run_starts)
+            theta[:] = 0
+            for begin in range(0, elements, run):
+                count = min(run, elements - begin)
+                offset = fill_words(seed, (row * structures + c) * elements + begin, count, words)
+                draw(words[offset : offset + count], log_a, log_b, run_table, run_starts, theta)
+                ox = row * sx[0] + c * sx[2] + begin * sx[3]
+                oy = row * sy[0] + c * sy[2] + begin * sy[3]
+                if sx[3] == 1 and sy[3] == 1:
+                    vector_forward(x[ox : ox + count], y[oy : oy + count], theta[:count])
+                else:
+                    run_forward(x, y, theta[:count], (ox, oy), (sx[3], sy[3]))
+        return -1
+    words = np.empty(width + 8, np.uint32)
+    scratch = np.empty(width, np.uint32)
+    values = np.empty(width, REAL)
+    theta = np.empty(width, REAL)
+    chunks = spec[CHUNKS]
+    drawn = -1
+    for unit in range(first, last):
+        row = unit // chunks
+        begin = (unit % chunks) * spec[CHUNK]
+        end = min(begin + spec[CHUNK], spec[POSITIONS])
+        if row != drawn:
+            offset = fill_words(seed, row * width, width, words)
+            draw(
+                sorted_words(words[offset : offset + width], order, starts, scratch),
+                log_a,
+                log_b,
+                table,
+                starts,
+                theta,
+            )
+            unsorted(theta, order, starts, values)
+            drawn = row
+        for k in range(spec[TILE]):
+            sample = row * spec[TILE] + k
+            noise = theta[k * tile_width : (k + 1) * tile_width]
+            for p in range(begin, end):
+                ox = sample * sx[0] + p * sx[1]
+                oy = sample * sy[0] + p * sy[1]
+                if spec[WALK] == VECTOR:
+                    vector_forward(x[ox : ox + tile_width], y[oy : oy + tile_width], noise)
+                elif spec[WALK] == SCALAR:
+                    for c in range(structures):
+                        jx = ox + c * sx[2]
+                        jy = oy + c * sy[2]
+                        scalar_forward(x[jx : jx + elements], y[jy : jy + elements], noise[c])
+                else:
+                    strided_forward(
+                        x,
+                        y,
+                        noise,
+                        (ox, oy),
+                        (sx[2], sx[3], sy[2], sy[3]),
+                        (structures, elements),
+                        per_element,
+                    )
+    return -1
+
+
+def _backward(
+    plan_address: Any,
+    dy_address: Any,
+    x_address: Any,
+    dx_address: Any,
+    mu_address: Any,
+    log_sigma_address: Any,
+    mask_address: Any,
+    seed: Any,
+    log_a: Any,
+    log_b: Any,
+    first: Any,
+    last: Any,
+    sums_address: Any,
+) -> Any:
+    spec = carray(address_to_pointer(plan_address), STRIDES + 12, np.int64)
+    dy = carray(address_to_pointer(dy_address), ENDLESS, STORE)
+    x = carray(address_to_pointer(x_address), ENDLESS, STORE)
+    dx = carray(address_to_pointer(dx_address), ENDLESS, STORE)
+    wanted = dx_address != 0
+    sg = spec[STRIDES : STRIDES + 4]
+    sx = spec[STRIDES + 4 : STRIDES + 8]
+    sd = spec[STRIDES + 8 : STRIDES + 12]
+    structures = spec[STRUCTURES]
+    elements = spec[ELEMENTS]
+    in_runs = spec[IN_RUNS] != 0
+    per_element = spec[PER_ELEMENT] != 0
+    repeats = elements if per_element and not in_runs else 1
+    tile_width = structures * repeats
+    width = spec[TILE] * tile_width
+    sums = carray(address_to_pointer(sums_address), (2, width), np.float64)
+    sums[:] = 0.0
+    table = np.empty((COEFFICIENTS, width), REAL)
+    order = np.empty(width + 1, np.int64)
+    starts = np.empty(5, np.int64)
+    bad = parameters(
+        mu_address,
+        log_sigma_address,
+        mask_address,
+        log_a,
+        log_b,
+        structures,
+        repeats,
+        width,
+        table,
+        order,
+        starts,
+    )
+    if bad >= 0:
+        return bad
+    if in_runs:
+        run = min(RUN, elements)
+        words = np.empty(run + 8, np.uint32)
+        theta = np.zeros(run, REAL)
+        by_mu = np.empty(run, REAL)
+        by_log_sigma = np.empty(run, REAL)
+        products = np.zeros(run, REAL)
+        run_table = np.empty((COEFFICIENTS, run), REAL)
+        run_starts = np.zeros(5, np.int64)
+        for unit in range(first, last):
+            row = unit // structures
+            j = unit % structures
+            c = order[j]
+            one_structure(table, order, starts, j, run_table, run_starts)
+            if j >= starts[3]:
+                theta[:] = 0
+            for begin in range(0, elements, run):
+                count = min(run, elements - begin)
+                offset = fill_words(seed, (row * structures + c) * elements + begin, count, words)
+                draw_gradients(
+                    words[offset : offset + count],
+                    log_a,
+                    log_b,
+                    run_table,
+                    run_starts,
+                    theta,
+                    by_mu,
+                    by_log_sigma,
+                )
+                og = row * sg[0] + c * sg[2] + begin * sg[3]
+                ox = row * sx[0] + c * sx[2] + begin * sx[3]
+                od = row * sd[0] + c * sd[2] + begin * sd[3]
+                if sg[3] == 1 and sx[3] == 1 and sd[3] == 1:
+                    products[:count] = 0
+                    vector_backward(
+                        dy[og : og + count],
+                        x[ox : ox + count],
+                        dx[od : od + count],
+                        theta[:count],
+                        products[:count],
+                        wanted,
+                    )
+                else:
+                    run_backward(
+                        dy,
+                        x,
+                        dx,
+                        theta[:count],
+                        products[:count],
+                        (og, ox, od),
+                        (sg[3], sx[3], sd[3]),
+                        wanted,
+                    )
+                if j < starts[3]:
+                    left, right = dots(products[:count], by_mu[:count], by_log_sigma[:count])
+                    sums[0, c] += left
+                    sums[1, c] += right
+        return -1
+    words = np.empty(width + 8, np.uint32)
+    scratch = np.empty(width, np.uint32)
+    values = np.empty(width, REAL)
+    theta = np.empty(width, REAL)
+    by_mu = np.empty(width, REAL)
+    by_log_sigma = np.empty(width, REAL)
+    stretch = np.empty(width, REAL)
+    products = np.empty(width, np.float64)
+    chunks = spec[CHUNKS]
+    drawn = -1
+    for unit in range(first, last):
+        row = unit // chunks
+        begin = (unit % chunks) * spec[CHUNK]
+        end = min(begin + spec[CHUNK], spec[POSITIONS])
+        if row != drawn:
+            offset = fill_words(seed, row * width, width, words)
+            draw_gradients(
+                sorted_words(words[offset : offset + width], order, starts, scratch),
+                log_a,
+                log_b,
+                table,
+                starts,
+                theta,
+                by_mu,
+                by_log_sigma,
+            )
+            unsorted(theta, order, starts, values)
+            unsorted(by_mu, order, starts, values)
+            unsorted(by_log_sigma, order, starts, values)
+            drawn = row
+        products[:] = 0.0
+        for k in range(spec[TILE]):
+            sample = row * spec[TILE] + k
+            low = k * tile_width
+            high = low + tile_width
+            for start in range(begin, end, STRETCH):
+                stretch[low:high] = 0
+                for p in range(start, min(start + STRETCH, end)):
+                    og = sample * sg[0] + p * sg[1]
+                    ox = sample * sx[0] + p * sx[1]
+                    od = sample * sd[0] + p * sd[1]
+                    if spec[WALK] == VECTOR:
+                        vector_backward(
+                            dy[og : og + tile_width],
+                            x[ox : ox + tile_width],
+                            dx[od : od + tile_width],
+                            theta[low:high],
+                            stretch[low:high],
+                            wanted,
+                        )
+                    elif spec[WALK] == SCALAR:
+                        for c in range(structures):
+                            jg = og + c * sg[2]
+                            jx = ox + c * sx[2]
+                            jd = od + c * sd[2]
+                            products[low + c] += scalar_backward(
+                                dy[jg : jg + elements],
+                                x[jx : jx + elements],
+                                dx[jd : jd + elements],
+                                theta[low + c],
+                                wanted,
+                            )
+                    else:
+                        strided_backward(
+                            dy,
+                            x,
+                            dx,
+                            theta[low:high],
+                            products[low:high],
+                            (og, ox, od),
+                            (sg[2], sg[3], sx[2], sx[3], sd[2], sd[3]),
+                            (structures, elements),
+                            per_element,
+                            wanted,
+                        )
+                for i in range(low, high):
+                    products[i] += stretch[i]
+        for i in range(width):
+            if theta[i] != 0:
+                sums[0, i] += products[i] * by_mu[i]
+                sums[1, i] += products[i] * by_log_sigma[i]
+    return -1
+
+
+def _reduce(
+    sums_address: Any,
+    tasks: Any,
+    width: Any,
+    structures: Any,
+    repeats: Any,
+    d_mu_address: Any,
+    d_log_sigma_address: Any,
+) -> None:
+    sums = carray(address_to_pointer(sums_address), (tasks, 2, width), np.float64)
+    d_mu = carray(address_to_pointer(d_mu_address), structures, REAL)
+    d_log_sigma = carray(address_to_pointer(d_log_sigma_address), structures, REAL)
+    total = np.zeros((2, structures))
+    for task in range(tasks):
+        for k in range(2):
+            for i in range(width):
+                total[k, (i // repeats) % structures] += sums[task, k, i]
+    for c in range(structures):
+        d_mu[c] = total[0, c]
+        d_log_sigma[c] = total[1, c]
+
+
+def _backward_serial(
+    plan_address: Any,
+    dy_address: Any,
+    x_address: Any,
+    dx_address: Any,
+    mu_address: Any,
+    log_sigma_address: Any,
+    mask_address: Any,
+    seed: Any,
+    log_a: Any,
+    log_b: Any,
+    units: Any,
+    tasks: Any,
+    width: Any,
+    d_mu_address: Any,
+    d_log_sigma_address: Any,
+) -> Any:
+    spec = carray(address_to_pointer(plan_address), STRIDES, np.int64)
+    in_runs = spec[IN_RUNS] != 0
+    repeats = spec[ELEMENTS] if spec[PER_ELEMENT] != 0 and not in_runs else 1
+    sums = np.empty((tasks, 2, width), np.float64)
+    for task in range(tasks):
+        bad = backward(
+            plan_address,
+            dy_address,
+            x_address,
+            dx_address,
+            mu_address,
+            log_sigma_address,
+            mask_address,
+            seed,
+            log_a,
+            log_b,
+            units * task // tasks,
+            units * (task + 1) // tasks,
+            sums[task].ctypes.data,
+        )
+        if bad >= 0:
+            return bad
+    reduce(sums.ctypes.data, tasks, width, spec[STRUCTURES], repeats, d_mu_address, d_log_sigma_address)
+    return -1
+
+
+@functools.cache
+def noise_kernels(dtype: str) -> NoiseKernels:
+    """Return the kernels for tensors of a dtype, a key of `STORAGE`; compiled, or loaded, when called first."""
+    real = "float64" if dtype == "float64" else "float32"
+    names: dict[str, Any] = {"REAL": np.dtype(real).type, "STORE": STORAGE[dtype], **DRAWS[real]}
+    for text in (_virtual, _parameters):
+        names[text.__name__[1:]] = cached_njit(text, name=real, **names)
+    for text in (_sorted_words, _unsorted, _one_structure):
+        names[text.__name__[1:]] = cached_njit(text)
+    for text in (_forward, _backward):
+        names[text.__name__[1:]] = cached_njit(text, name=dtype, **names)
+    names["reduce"] = cached_njit(_reduce, name=real, **names)
+    serial = cached_njit(_backward_serial, name=dtype, **names)
+    return NoiseKernels(names["forward"], names["backward"], names["reduce"], serial)
