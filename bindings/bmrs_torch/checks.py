@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
-Share = Literal["sample", "batch", "element"]
-SHARES: tuple[str, ...] = get_args(Share)
+from bmrs_kernels.contract import SHARES, Share
+
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -59,8 +57,8 @@ def check_input(x: Tensor, mu: Tensor, front: int) -> None:
         )
 
 
-def check_parameters(mu: Tensor, log_sigma: Tensor) -> None:
-    """Raise unless the parameters are finite vectors of one length and σ is a positive float64."""
+def check_parameter_shapes(mu: Tensor, log_sigma: Tensor) -> None:
+    """Raise unless the parameters are floating vectors of one length; kernels look at their values."""
     for name, value in (("mu", mu), ("log_sigma", log_sigma)):
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
@@ -69,7 +67,13 @@ def check_parameters(mu: Tensor, log_sigma: Tensor) -> None:
                 "mu and log_sigma must be vectors of one length, an entry per structure, got mu "
                 f"{tuple(mu.shape)} and log_sigma {tuple(log_sigma.shape)}"
             )
-        check_finite(name, value)
+
+
+def check_parameters(mu: Tensor, log_sigma: Tensor) -> None:
+    """Raise unless the parameters are finite vectors of one length and σ is a positive float64."""
+    check_parameter_shapes(mu, log_sigma)
+    check_finite("mu", mu)
+    check_finite("log_sigma", log_sigma)
     sigma = log_sigma.detach().double().exp()
     if not bool(((sigma > 0) & sigma.isfinite()).all()):
         raise ValueError(

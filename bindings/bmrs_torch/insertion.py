@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bmrs_torch.checks import Share
+from bmrs_kernels.contract import Share
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.module_graph import NORMS, WEIGHTED, ModuleGraph
 

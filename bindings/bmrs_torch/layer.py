@@ -7,7 +7,8 @@ import operator
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.checks import Share, check_bounds, check_input, check_parameters, check_share, structure_axis
+from bmrs_kernels.contract import Share
+from bmrs_torch.checks import check_bounds, check_input, check_parameters, check_share, structure_axis
 from bmrs_torch.moments import noise_mean
 from bmrs_torch.noise import multiplicative_noise
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bmrs_kernels.contract import Layout, Share
 from bmrs_torch.checks import (
-    Share,
     check_bounds,
     check_input,
     check_mask,
-    check_parameters,
+    check_parameter_shapes,
     check_seed,
     check_share,
     structure_axis,
 )
-from bmrs_torch.reference import Layout, ReferenceNoise
+from bmrs_torch.operators import apply_noise
 
 
 def multiplicative_noise(
@@ -82,7 +82,7 @@ def multiplicative_noise(
     check_share(share)
     check_bounds(log_a, log_b)
     front = structure_axis(x, axis, share)
-    check_parameters(mu, log_sigma)
+    check_parameter_shapes(mu, log_sigma)
     check_input(x, mu, front)
     if mask is None:
         mask = torch.ones_like(mu, requires_grad=False)
@@ -93,9 +93,7 @@ def multiplicative_noise(
         raise ValueError("give a seed or a generator to draw it from, not both")
     check_seed(seed)
     layout = Layout(front, share, float(log_a), float(log_b))
-    arguments = (x, mu, log_sigma, mask, seed, layout)
-    result: Tensor = ReferenceNoise.apply(*arguments)  # type: ignore[no-untyped-call]
-    return result
+    return apply_noise(x, mu, log_sigma, mask, seed, layout)
 
 
 def draw_seed(generator: torch.Generator | None = None) -> Tensor:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from bmrs_torch.checks import check_finite
+from bmrs_torch.divergence import layer_divergences
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.moments import noise_kl
 
 KlScale = Literal["elbo", "published"]
 
@@ -47,7 +44,8 @@ def kl_divergence(model: nn.Module) -> Tensor:
     >>> round(kl_divergence(MultiplicativeNoise(2)).item(), 2)
     14.54
     """
-    return torch.cat(_kl_per_layer(model)).sum()
+    values, _kept = layer_divergences(noise_layers(model))
+    return values.sum()
 
 
 def elbo_loss(
@@ -116,29 +114,9 @@ def elbo_loss(
         raise ValueError(
             f"nll_mean must be a scalar, the mean over the minibatch, got shape {tuple(nll_mean.shape)}"
         )
+    values, kept = layer_divergences(noise_layers(model))
     if kl_scale == "elbo":
-        penalty = kl_divergence(model) / num_samples
+        penalty = values.sum() * (kl_weight / num_samples)
     else:
-        penalty = torch.stack([layer.mean() for layer in _kl_per_layer(model) if layer.numel()]).mean()
-    return nll_mean + (kl_weight * penalty).to(nll_mean.dtype)
-
-
-def _kl_per_layer(model: nn.Module) -> tuple[Tensor, ...]:
-    """KL of the kept structures of each layer, by one evaluation for all layers together."""
-    layers = noise_layers(model)
-    for name, layer in layers.items():
-        check_finite(f"{name}.mu", layer.mu)
-        check_finite(f"{name}.log_sigma", layer.log_sigma)
-    kept = [layer.kept() for layer in layers.values()]
-    sizes = [int(keep.sum()) for keep in kept]
-    device = next(iter(layers.values())).mu.device
-    mu, log_sigma = (
-        torch.cat(
-            [getattr(layer, name)[keep].to(device) for layer, keep in zip(layers.values(), kept, strict=True)]
-        )
-        for name in ("mu", "log_sigma")
-    )
-    log_a, log_b = (
-        np.repeat([getattr(layer, name) for layer in layers.values()], sizes) for name in ("log_a", "log_b")
-    )
-    return torch.split(noise_kl(mu, log_sigma, log_a=log_a, log_b=log_b), sizes)
+        penalty = (values / kept)[kept > 0].mean() * kl_weight
+    return nll_mean + penalty.to(nll_mean.dtype)

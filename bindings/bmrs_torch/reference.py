@@ -18,29 +18,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bmrs_core import log_quantile, log_quantile_grad, philox
+from bmrs_kernels.contract import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class Layout(NamedTuple):
-    """Where the structures lie in `x`, how the noise is shared, and the bounds of log θ."""
-
-    axis: int
-    share: str
-    log_a: float
-    log_b: float
-
-    def noise_shape(self, shape: torch.Size) -> tuple[int, ...]:
-        """Shape of θ for an `x` of `shape`; its row-major index is the counter of the draw."""
-        if self.share == "element":
-            return tuple(shape)
-        per_sample = self.share == "sample"
-        return tuple(size if i == self.axis or (i == 0 and per_sample) else 1 for i, size in enumerate(shape))
-
-    def along_axis(self, parameters: NDArray[np.float64], ndim: int) -> NDArray[np.float64]:
-        """View a vector with one entry per structure so that it broadcasts against θ."""
-        return parameters.reshape(tuple(-1 if i == self.axis else 1 for i in range(ndim)))
 
 
 class Uniforms(NamedTuple):
@@ -71,7 +52,8 @@ def draw_uniforms(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor
     """
     noise_shape = layout.noise_shape(shape)
     u = philox.uniform(int(seed.item()), 0, math.prod(noise_shape)).reshape(noise_shape)
-    along = (layout.along_axis(_float64(p), len(shape)) for p in (mu, log_sigma))
+    view = tuple(-1 if i == layout.axis else 1 for i in range(len(shape)))
+    along = (_float64(p).reshape(view) for p in (mu, log_sigma))
     return Uniforms(u, next(along), np.exp(next(along)))
 
 
@@ -88,11 +70,42 @@ def draw_noise_and_derivatives(draw: Uniforms, layout: Layout) -> tuple[NDArray[
     return theta, theta * dx_dmu, theta * dx_dsigma * draw.sigma
 
 
-class ReferenceNoise(torch.autograd.Function):
-    """y = x·θ·mask with the analytic backward pass; the noise is drawn again there, from the same seed.
+def reference_forward(
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+) -> Tensor:
+    """Multiply `x` by the noise and the mask.
 
-    θ, its derivatives and all sums are float64; products of the size of `x` float32 (float64 for float64).
+    θ is float64, products of the size of `x` float32 (float64 for float64).
     """
+    theta = draw_noise(draw_uniforms(x.shape, *_usable(mu, log_sigma, mask), seed, layout), layout)
+    return _scaled(x, _tensor(theta, x) * _along(mask, layout, x.ndim))
+
+
+def reference_backward(
+    dy: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    log_sigma: Tensor,
+    mask: Tensor,
+    seed: Tensor,
+    layout: Layout,
+    want_dx: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted. All sums are float64."""
+    masks = _along(mask, layout, x.ndim)
+    uniforms = draw_uniforms(x.shape, *_usable(mu, log_sigma, mask), seed, layout)
+    theta, *derivatives = (_tensor(part, x) for part in draw_noise_and_derivatives(uniforms, layout))
+    dx = _scaled(dy, theta * masks) if want_dx else x.new_empty(0)
+    products = _zero_where_pruned(_working(dy) * _working(x), masks)
+    weight = _summed_to(products, theta.shape) * masks
+    d_mu, d_log_sigma = (
+        _summed_per_structure(weight * derivative, layout.axis).to(mu.dtype) for derivative in derivatives
+    )
+    return dx, d_mu, d_log_sigma
+
+
+class ReferenceNoise(torch.autograd.Function):
+    """y = x·θ·mask with the analytic backward pass; the noise is drawn again there, from the same seed."""
 
     @staticmethod
     def forward(
@@ -101,28 +114,25 @@ class ReferenceNoise(torch.autograd.Function):
         """Multiply `x` by the noise and the mask."""
         ctx.save_for_backward(x, mu, log_sigma, mask, seed)
         ctx.layout = layout
-        theta = draw_noise(draw_uniforms(x.shape, mu, log_sigma, seed, layout), layout)
-        return _scaled(x, _tensor(theta, x) * _along(mask, layout, x.ndim))
+        return reference_forward(x, mu, log_sigma, mask, seed, layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, mu and log_sigma; mask, seed and layout have none."""
-        x, mu, log_sigma, mask, seed = ctx.saved_tensors
-        layout: Layout = ctx.layout
-        dy = grad_outputs[0]
-        masks = _along(mask, layout, x.ndim)
-        uniforms = draw_uniforms(x.shape, mu, log_sigma, seed, layout)
-        if not any(ctx.needs_input_grad[1:3]):
-            theta = _tensor(draw_noise(uniforms, layout), x)
-            return _scaled(dy, theta * masks), None, None, None, None, None
-        theta, *derivatives = (_tensor(part, x) for part in draw_noise_and_derivatives(uniforms, layout))
-        dx = _scaled(dy, theta * masks) if ctx.needs_input_grad[0] else None
-        weight = _summed_to(_working(dy) * _working(x), theta.shape) * masks
-        d_mu, d_log_sigma = (
-            _summed_per_structure(weight * derivative, layout.axis).to(mu.dtype) for derivative in derivatives
-        )
-        return dx, d_mu, d_log_sigma, None, None, None
+        want_dx = ctx.needs_input_grad[0]
+        dx, d_mu, d_log_sigma = reference_backward(grad_outputs[0], *ctx.saved_tensors, ctx.layout, want_dx)
+        return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
+
+
+def _usable(mu: Tensor, log_sigma: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The parameters, 0 where the mask is: nobody looks at them there."""
+    kept = mask != 0
+    return torch.where(kept, mu, 0.0), torch.where(kept, log_sigma, 0.0)
+
+
+def _zero_where_pruned(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask != 0, values, 0.0)
 
 
 def _float64(parameters: Tensor) -> NDArray[np.float64]:
@@ -139,7 +149,7 @@ def _working(values: Tensor) -> Tensor:
 
 def _scaled(values: Tensor, scale: Tensor) -> Tensor:
     working = _working(values)
-    return (working * scale.to(working.dtype)).to(values.dtype)
+    return _zero_where_pruned(working * scale.to(working.dtype), scale).to(values.dtype)
 
 
 def _along(mask: Tensor, layout: Layout, ndim: int) -> Tensor:

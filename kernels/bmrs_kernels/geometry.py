@@ -20,7 +20,7 @@ __all__ = ["SPEC", "Plan", "plan"]
 
 # A row of noise has at least this many draws where there are as many, and per-element noise on the
 # elements of one structure is drawn together with that of others up to the second number.
-ROW_WIDTH = 96
+ROW_WIDTH = 512
 JOINT_WIDTH = 4096
 # Elements of x that one task works through, at least; below, threads cost more than they save.
 TASK_ELEMENTS = 1 << 16
@@ -60,8 +60,8 @@ class Plan(NamedTuple):
         Units of work, in order; any contiguous range of them can be done on its own.
     tasks : int
         Into how many ranges the work is cut, whatever the number of threads.
-    structures, width : int
-        Number of structures, and of draws in a row.
+    structures, repeats, width : int
+        Number of structures, of draws in a row for each of them in a sample, and of draws in a row.
     """
 
     spec: NDArray[np.int64]
@@ -69,6 +69,7 @@ class Plan(NamedTuple):
     units: int
     tasks: int
     structures: int
+    repeats: int
     width: int
 
     def ranges(self) -> list[tuple[int, int]]:
@@ -155,12 +156,14 @@ def _assemble(
     in_runs: bool,
     tensors: tuple[Strides, ...],
 ) -> Plan:
-    noise = structures * (elements if per_element and not in_runs else 1)
-    tile = 1
-    if not in_runs and 0 < noise < ROW_WIDTH:
-        tile = max(k for k in range(1, ROW_WIDTH // noise + 1) if rows % k == 0) if rows else 1
+    repeats = elements if per_element and not in_runs else 1
+    noise = structures * repeats
     total = rows * positions * structures * elements
     tasks = max(1, min(total // TASK_ELEMENTS, MAX_TASKS))
+    tile = 1
+    if not in_runs and noise and rows:
+        widest = min(ROW_WIDTH // noise, rows // tasks)
+        tile = max((k for k in range(1, widest + 1) if rows % k == 0), default=1)
     groups = structures if in_runs else 1
     rows //= tile
     chunks = max(1, min(positions, -(-tasks // max(rows * groups, 1))))
@@ -181,4 +184,4 @@ def _assemble(
         walk,
     )
     spec = np.array([*numbers, *(stride for strides in tensors for stride in strides)], np.int64)
-    return Plan(spec, spec.ctypes.data, units, max(1, min(tasks, units)), structures, tile * noise)
+    return Plan(spec, spec.ctypes.data, units, max(1, min(tasks, units)), structures, repeats, tile * noise)

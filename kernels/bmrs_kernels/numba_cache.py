@@ -26,7 +26,9 @@ def _digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def cached_njit(function: Callable[..., Any], *, name: str = "", **names: Any) -> Any:
+def cached_njit(
+    function: Callable[..., Any], *, name: str = "", signature: str | None = None, **names: Any
+) -> Any:
     """Compile on first call, or load from the disk cache; Numba alone would not notice a changed callee.
 
     Parameters
@@ -35,9 +37,13 @@ def cached_njit(function: Callable[..., Any], *, name: str = "", **names: Any) -
         The text; its globals are those of its module and `names`.
     name
         Tells apart functions of one text with different `names`.
+    signature
+        Numba's, to compile or load at once; else that happens at the first call.
     """
     namespace = {**function.__globals__, **names}
     clone = types.FunctionType(function.__code__, namespace, function.__name__)
     clone.__module__ = function.__module__
     clone.__qualname__ = f"{function.__name__}_{name}_{_digest()}"
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(clone)
+    types_of_arguments = [] if signature is None else [signature]
+    options = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    return njit(*types_of_arguments, **options)(clone)

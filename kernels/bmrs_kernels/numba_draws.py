@@ -26,12 +26,13 @@ COEFFICIENTS = 10
 """Numbers kept per structure: base, unit, mask, flipped, then up to six of its regime."""
 
 REGIMES = 4
-PRUNED = 3
 
 f32 = np.float32
 ZERO = f32(0.0)
 HALF = f32(0.5)
 ONE = f32(1.0)
+TWO = f32(2.0)
+PRUNED = f32(3.0)
 ULP = f32(2.0**-32)
 # A bound farther than this from mu, in sigma, is as good as at this distance: squares must not overflow.
 FAR = f32(1e18)
@@ -94,6 +95,91 @@ def _sort(regimes: Any, order: Any, starts: Any) -> None:
     starts[REGIMES] = place
 
 
+@njit(**FAST)
+def _sorted_into(values: Any, order: Any, out: Any) -> None:
+    for j in range(out.size):
+        out[j] = values[order[j]]
+
+
+@njit(**FAST)
+def _regimes(mu: Any, sigma: Any, mask: Any, a: Any, b: Any, regimes: Any) -> None:
+    for c in range(mu.size):
+        alpha, beta, w = _standardized(mu[c], sigma[c], a, b)
+        tail = ONE if is_tail_structure(alpha, beta, w) else ZERO
+        regime = TWO if is_short_structure(alpha, beta, w) else tail
+        regimes[c] = PRUNED if mask[c] == ZERO else regime
+
+
+@njit(**FAST)
+def _exponentials(log_sigma: Any, sigma: Any) -> None:
+    for c in range(sigma.size):
+        sigma[c] = exp(log_sigma[c])
+
+
+@njit(**FAST)
+def _interior_table(
+    mu: Any,
+    sigma: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    side: Any,
+    c4: Any,
+    c5: Any,
+    c6: Any,
+    c7: Any,
+    c8: Any,
+    c9: Any,
+) -> None:
+    for j in range(mu.size):
+        alpha, beta, _w = _standardized(mu[j], sigma[j], a, b)
+        flipped = alpha + beta < ZERO
+        base[j] = mu[j]
+        unit[j] = -sigma[j] if flipped else sigma[j]
+        side[j] = ONE if flipped else ZERO
+        c4[j], c5[j], c6[j], c7[j], c8[j], c9[j] = interior_coefficients(alpha, beta)
+
+
+@njit(**FAST)
+def _tail_table(
+    mu: Any,
+    sigma: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    side: Any,
+    c4: Any,
+    c5: Any,
+    c6: Any,
+    c7: Any,
+    c8: Any,
+    c9: Any,
+) -> None:
+    for j in range(mu.size):
+        alpha, beta, w = _standardized(mu[j], sigma[j], a, b)
+        flipped = alpha + beta < ZERO
+        near = -beta if flipped else alpha
+        base[j] = b if flipped else a
+        unit[j] = -sigma[j] / near if flipped else sigma[j] / near
+        side[j] = ONE if flipped else ZERO
+        c4[j], c5[j], c6[j], c7[j], c8[j], c9[j] = tail_coefficients(alpha, beta, w)
+
+
+@njit(**FAST)
+def _short_table(
+    mu: Any, sigma: Any, a: Any, b: Any, base: Any, unit: Any, side: Any, c4: Any, c5: Any, c6: Any
+) -> None:
+    for j in range(mu.size):
+        alpha, beta, w = _standardized(mu[j], sigma[j], a, b)
+        flipped = alpha + beta < ZERO
+        base[j] = b if flipped else a
+        unit[j] = -sigma[j] if flipped else sigma[j]
+        side[j] = ONE if flipped else ZERO
+        c4[j], c5[j], c6[j] = short_coefficients(alpha, beta, w)
+
+
 def _prepare(
     mu: Any, log_sigma: Any, mask: Any, log_a: Any, log_b: Any, table: Any, order: Any, starts: Any
 ) -> Any:
@@ -103,58 +189,54 @@ def _prepare(
         return bad
     a = f32(log_a)
     b = f32(log_b)
-    n = mu.size
-    regimes = np.empty(n, np.uint8)
-    for c in range(n):
-        alpha, beta, w = _standardized(mu[c], exp(log_sigma[c]), a, b)
-        short = is_short_structure(alpha, beta, w)
-        tail = is_tail_structure(alpha, beta, w)
-        regime = 2 if short else (1 if tail else 0)
-        regimes[c] = PRUNED if mask[c] == ZERO else regime
-    _sort(regimes, order, starts)
-    sorted_mu = np.empty(n, np.float32)
-    sorted_sigma = np.empty(n, np.float32)
-    for j in range(n):
-        sorted_mu[j] = mu[order[j]]
-        sorted_sigma[j] = exp(log_sigma[order[j]])
-        table[2, j] = mask[order[j]]
-    for j in range(starts[1]):
-        alpha, beta, _w = _standardized(sorted_mu[j], sorted_sigma[j], a, b)
-        flipped = alpha + beta < ZERO
-        table[0, j] = sorted_mu[j]
-        table[1, j] = -sorted_sigma[j] if flipped else sorted_sigma[j]
-        table[3, j] = ONE if flipped else ZERO
-        c4, c5, c6, c7, c8, c9 = interior_coefficients(alpha, beta)
-        table[4, j] = c4
-        table[5, j] = c5
-        table[6, j] = c6
-        table[7, j] = c7
-        table[8, j] = c8
-        table[9, j] = c9
-    for j in range(starts[1], starts[2]):
-        alpha, beta, w = _standardized(sorted_mu[j], sorted_sigma[j], a, b)
-        flipped = alpha + beta < ZERO
-        unit = sorted_sigma[j] / abs(beta if flipped else alpha)
-        table[0, j] = b if flipped else a
-        table[1, j] = -unit if flipped else unit
-        table[3, j] = ONE if flipped else ZERO
-        c4, c5, c6, c7, c8, c9 = tail_coefficients(alpha, beta, w)
-        table[4, j] = c4
-        table[5, j] = c5
-        table[6, j] = c6
-        table[7, j] = c7
-        table[8, j] = c8
-        table[9, j] = c9
-    for j in range(starts[2], starts[3]):
-        alpha, beta, w = _standardized(sorted_mu[j], sorted_sigma[j], a, b)
-        flipped = alpha + beta < ZERO
-        table[0, j] = b if flipped else a
-        table[1, j] = -sorted_sigma[j] if flipped else sorted_sigma[j]
-        table[3, j] = ONE if flipped else ZERO
-        c4, c5, c6 = short_coefficients(alpha, beta, w)
-        table[4, j] = c4
-        table[5, j] = c5
-        table[6, j] = c6
+    sigma = np.empty(mu.size, np.float32)
+    flags = np.empty(mu.size, np.float32)
+    _exponentials(log_sigma, sigma)
+    _regimes(mu, sigma, mask, a, b, flags)
+    _sort(flags, order, starts)
+    m = np.empty(mu.size, np.float32)
+    s = flags
+    _sorted_into(mu, order, m)
+    _sorted_into(sigma, order, s)
+    _sorted_into(mask, order, table[2])
+    t = table
+    i, j = starts[0], starts[1]
+    if i < j:
+        _interior_table(
+            m[i:j],
+            s[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[3][i:j],
+            t[4][i:j],
+            t[5][i:j],
+            t[6][i:j],
+            t[7][i:j],
+            t[8][i:j],
+            t[9][i:j],
+        )
+    i, j = starts[1], starts[2]
+    if i < j:
+        _tail_table(
+            m[i:j],
+            s[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[3][i:j],
+            t[4][i:j],
+            t[5][i:j],
+            t[6][i:j],
+            t[7][i:j],
+            t[8][i:j],
+            t[9][i:j],
+        )
+    i, j = starts[2], starts[3]
+    if i < j:
+        _short_table(m[i:j], s[i:j], a, b, t[0][i:j], t[1][i:j], t[3][i:j], t[4][i:j], t[5][i:j], t[6][i:j])
     return -1
 
 
@@ -171,22 +253,203 @@ def _theta(base: Any, unit: Any, distance: Any, mask: Any, a: Any, b: Any) -> An
     return mask * exp(clip_high(clip_low(base + unit * distance, a), b))
 
 
+@njit(**FAST)
+def _interior(
+    words: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    mask: Any,
+    side: Any,
+    c6: Any,
+    c7: Any,
+    c8: Any,
+    c9: Any,
+    theta: Any,
+) -> None:
+    for j in range(theta.size):
+        p, q = _fractions(words[j], side[j])
+        z = interior_draw(p, q, c6[j], c7[j], c8[j], c9[j])
+        theta[j] = _theta(base[j], unit[j], z, mask[j], a, b)
+
+
+@njit(**FAST)
+def _tail(
+    words: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    mask: Any,
+    side: Any,
+    c4: Any,
+    c5: Any,
+    c6: Any,
+    c7: Any,
+    theta: Any,
+) -> None:
+    for j in range(theta.size):
+        p, q = _fractions(words[j], side[j])
+        v, _drop = tail_solution(p, q, c4[j], c5[j], c6[j], c7[j])
+        theta[j] = _theta(base[j], unit[j], v, mask[j], a, b)
+
+
+@njit(**FAST)
+def _short(
+    words: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    mask: Any,
+    side: Any,
+    c4: Any,
+    c5: Any,
+    c6: Any,
+    theta: Any,
+) -> None:
+    for j in range(theta.size):
+        p, _q = _fractions(words[j], side[j])
+        distance = short_draw(p, c4[j], c5[j], c6[j])
+        theta[j] = _theta(base[j], unit[j], distance, mask[j], a, b)
+
+
 def _draw(words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any) -> None:
     """Theta times mask of sorted structures from their words; the pruned are left as they are."""
     a = f32(log_a)
     b = f32(log_b)
-    for j in range(starts[1]):
-        p, q = _fractions(words[j], t[3, j])
-        z = interior_draw(p, q, t[6, j], t[7, j], t[8, j], t[9, j])
-        theta[j] = _theta(t[0, j], t[1, j], z, t[2, j], a, b)
-    for j in range(starts[1], starts[2]):
-        p, q = _fractions(words[j], t[3, j])
-        v, _drop = tail_solution(p, q, t[4, j], t[5, j], t[6, j], t[7, j])
-        theta[j] = _theta(t[0, j], t[1, j], v, t[2, j], a, b)
-    for j in range(starts[2], starts[3]):
-        p, _q = _fractions(words[j], t[3, j])
-        distance = short_draw(p, t[4, j], t[5, j], t[6, j])
-        theta[j] = _theta(t[0, j], t[1, j], distance, t[2, j], a, b)
+    i, j = starts[0], starts[1]
+    if i < j:
+        _interior(
+            words[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[2][i:j],
+            t[3][i:j],
+            t[6][i:j],
+            t[7][i:j],
+            t[8][i:j],
+            t[9][i:j],
+            theta[i:j],
+        )
+    i, j = starts[1], starts[2]
+    if i < j:
+        _tail(
+            words[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[2][i:j],
+            t[3][i:j],
+            t[4][i:j],
+            t[5][i:j],
+            t[6][i:j],
+            t[7][i:j],
+            theta[i:j],
+        )
+    i, j = starts[2], starts[3]
+    if i < j:
+        _short(
+            words[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[2][i:j],
+            t[3][i:j],
+            t[4][i:j],
+            t[5][i:j],
+            t[6][i:j],
+            theta[i:j],
+        )
+
+
+@njit(**FAST)
+def _interior_gradients(
+    words: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    mask: Any,
+    side: Any,
+    c4: Any,
+    c5: Any,
+    c6: Any,
+    c7: Any,
+    c8: Any,
+    c9: Any,
+    theta: Any,
+    d_mu: Any,
+    d_log_sigma: Any,
+) -> None:
+    for j in range(theta.size):
+        p, q = _fractions(words[j], side[j])
+        z = interior_draw(p, q, c6[j], c7[j], c8[j], c9[j])
+        by_mu, by_log_sigma = interior_derivatives(p, q, z, c4[j], c5[j])
+        scale = _theta(base[j], unit[j], z, mask[j], a, b)
+        theta[j] = scale
+        d_mu[j] = scale * by_mu
+        d_log_sigma[j] = scale * unit[j] * by_log_sigma
+
+
+@njit(**FAST)
+def _tail_gradients(
+    words: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    mask: Any,
+    side: Any,
+    c4: Any,
+    c5: Any,
+    c6: Any,
+    c7: Any,
+    c8: Any,
+    c9: Any,
+    theta: Any,
+    d_mu: Any,
+    d_log_sigma: Any,
+) -> None:
+    for j in range(theta.size):
+        p, q = _fractions(words[j], side[j])
+        v, drop = tail_solution(p, q, c4[j], c5[j], c6[j], c7[j])
+        by_mu, by_log_sigma = tail_derivatives(p, v, drop, c4[j], c7[j], c8[j], c9[j])
+        scale = _theta(base[j], unit[j], v, mask[j], a, b)
+        theta[j] = scale
+        d_mu[j] = scale * by_mu
+        d_log_sigma[j] = scale * unit[j] * by_log_sigma
+
+
+@njit(**FAST)
+def _short_gradients(
+    words: Any,
+    a: Any,
+    b: Any,
+    base: Any,
+    unit: Any,
+    mask: Any,
+    side: Any,
+    c4: Any,
+    c5: Any,
+    c6: Any,
+    theta: Any,
+    d_mu: Any,
+    d_log_sigma: Any,
+) -> None:
+    for j in range(theta.size):
+        p, q = _fractions(words[j], side[j])
+        distance = short_draw(p, c4[j], c5[j], c6[j])
+        by_mu, by_log_sigma = short_derivatives(p, q, distance, c4[j], c5[j])
+        scale = _theta(base[j], unit[j], distance, mask[j], a, b)
+        theta[j] = scale
+        d_mu[j] = scale * by_mu
+        d_log_sigma[j] = scale * unit[j] * by_log_sigma
 
 
 def _draw_gradients(
@@ -195,30 +458,63 @@ def _draw_gradients(
     """The same with the derivatives of theta times mask by mu and log sigma."""
     a = f32(log_a)
     b = f32(log_b)
-    for j in range(starts[1]):
-        p, q = _fractions(words[j], t[3, j])
-        z = interior_draw(p, q, t[6, j], t[7, j], t[8, j], t[9, j])
-        by_mu, by_log_sigma = interior_derivatives(p, q, z, t[4, j], t[5, j])
-        scale = _theta(t[0, j], t[1, j], z, t[2, j], a, b)
-        theta[j] = scale
-        d_mu[j] = scale * by_mu
-        d_log_sigma[j] = scale * t[1, j] * by_log_sigma
-    for j in range(starts[1], starts[2]):
-        p, q = _fractions(words[j], t[3, j])
-        v, drop = tail_solution(p, q, t[4, j], t[5, j], t[6, j], t[7, j])
-        by_mu, by_log_sigma = tail_derivatives(p, v, drop, t[4, j], t[7, j], t[8, j], t[9, j])
-        scale = _theta(t[0, j], t[1, j], v, t[2, j], a, b)
-        theta[j] = scale
-        d_mu[j] = scale * by_mu
-        d_log_sigma[j] = scale * t[1, j] * by_log_sigma
-    for j in range(starts[2], starts[3]):
-        p, q = _fractions(words[j], t[3, j])
-        distance = short_draw(p, t[4, j], t[5, j], t[6, j])
-        by_mu, by_log_sigma = short_derivatives(p, q, distance, t[4, j], t[5, j])
-        scale = _theta(t[0, j], t[1, j], distance, t[2, j], a, b)
-        theta[j] = scale
-        d_mu[j] = scale * by_mu
-        d_log_sigma[j] = scale * t[1, j] * by_log_sigma
+    i, j = starts[0], starts[1]
+    if i < j:
+        _interior_gradients(
+            words[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[2][i:j],
+            t[3][i:j],
+            t[4][i:j],
+            t[5][i:j],
+            t[6][i:j],
+            t[7][i:j],
+            t[8][i:j],
+            t[9][i:j],
+            theta[i:j],
+            d_mu[i:j],
+            d_log_sigma[i:j],
+        )
+    i, j = starts[1], starts[2]
+    if i < j:
+        _tail_gradients(
+            words[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[2][i:j],
+            t[3][i:j],
+            t[4][i:j],
+            t[5][i:j],
+            t[6][i:j],
+            t[7][i:j],
+            t[8][i:j],
+            t[9][i:j],
+            theta[i:j],
+            d_mu[i:j],
+            d_log_sigma[i:j],
+        )
+    i, j = starts[2], starts[3]
+    if i < j:
+        _short_gradients(
+            words[i:j],
+            a,
+            b,
+            t[0][i:j],
+            t[1][i:j],
+            t[2][i:j],
+            t[3][i:j],
+            t[4][i:j],
+            t[5][i:j],
+            t[6][i:j],
+            theta[i:j],
+            d_mu[i:j],
+            d_log_sigma[i:j],
+        )
 
 
 def _prepare_float64(
@@ -228,9 +524,7 @@ def _prepare_float64(
     bad = _first_bad(mu, log_sigma, mask, LIMIT_FLOAT64)
     if bad >= 0:
         return bad
-    regimes = np.empty(mu.size, np.uint8)
-    for c in range(mu.size):
-        regimes[c] = PRUNED if mask[c] == 0.0 else 0
+    regimes = np.where(mask == 0.0, np.float32(3.0), np.float32(0.0))
     _sort(regimes, order, starts)
     for j in range(mu.size):
         table[0, j] = mu[order[j]]

@@ -1,7 +1,9 @@
 """The formulas bound to Numba in float32, for inlining into SIMD loops over 32-bit numbers.
 
 The elementary functions are straight-line arithmetic with the exponent moved by bit operations: the C
-library's are calls, one number at a time. Polynomials are Chebyshev fits, truncation below 1e-8.
+library's are calls, one number at a time. Polynomials are Chebyshev fits, truncation below 1e-8; within
+1.5 ulp (measured: tests/kernels/test_numba_float32.py) on the arguments the formulas of the noise layer
+have, which are narrower than those of the array functions.
 """
 
 from __future__ import annotations
@@ -35,11 +37,8 @@ SQRT_2 = f32(1.4142135623730951)
 # Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits: shifted by 23, it is what a factor of
 # 2^k adds to the bits of a float.
 ROUND = f32(12582912.0)
-EXP_MAX = f32(88.72)
 EXP_MIN = f32(-87.33)
-SMALLEST_NORMAL = f32(1.1754943508222875e-38)
-INFINITY = f32(math.inf)
-NOT_A_NUMBER = f32(math.nan)
+EXPM1_MIN = f32(-20.0)
 
 E2 = f32(0.5)
 E3 = f32(0.1666666716337204)
@@ -126,33 +125,23 @@ def _exp_tail(r: float) -> float:
 
 @njit(**FAST)
 def exp(x: float) -> float:
-    """e^x; 0 where it would be subnormal."""
-    clipped = EXP_MIN if x < EXP_MIN else x
-    clipped = EXP_MAX if clipped > EXP_MAX else clipped
-    k, r = _reduce(clipped)
+    """e^x for x < 88.7; 0 where it would be subnormal."""
+    k, r = _reduce(EXP_MIN if x < EXP_MIN else x)
     y = from_bits(scaled_bits(bits(ONE + _exp_tail(r)), bits(k + ROUND)))
-    y = ZERO if x < EXP_MIN else y
-    return INFINITY if x > EXP_MAX else y
+    return ZERO if x < EXP_MIN else y
 
 
 @njit(**FAST)
 def expm1(x: float) -> float:
-    """e^x - 1 as 2^k (e^r - 1) + (2^k - 1)."""
-    low = f32_minus_20 if x < f32_minus_20 else x
-    clipped = EXP_MAX if low > EXP_MAX else low
-    k, r = _reduce(clipped)
-    tail = _exp_tail(r)
+    """e^x - 1 for x < 88 as 2^k (e^r - 1) + (2^k - 1)."""
+    k, r = _reduce(EXPM1_MIN if x < EXPM1_MIN else x)
     power = from_bits(scaled_bits(bits(ONE), bits(k + ROUND)))
-    y = tail * power + (power - ONE)
-    return INFINITY if x > EXP_MAX else y
-
-
-f32_minus_20 = f32(-20.0)
+    return _exp_tail(r) * power + (power - ONE)
 
 
 @njit(**FAST)
 def log(x: float) -> float:
-    """Natural logarithm of a normal x; -inf at 0 and below the smallest normal, NaN below 0."""
+    """Natural logarithm of a positive, normal, finite x."""
     i = bits(x)
     m = from_bits(mantissa_bits(i))
     e = exponent(i)
@@ -162,10 +151,7 @@ def log(x: float) -> float:
     f = m - ONE
     square = f * f
     p = ((((((L10 * f + L9) * f + L8) * f + L7) * f + L6) * f + L5) * f + L4) * f + L3
-    y = e * LN2_LOW + (f * square * p - HALF * square) + f + e * LN2_HIGH
-    y = y if x < INFINITY else x
-    y = y if x >= SMALLEST_NORMAL else -INFINITY
-    return y if x >= ZERO else NOT_A_NUMBER
+    return e * LN2_LOW + (f * square * p - HALF * square) + f + e * LN2_HIGH
 
 
 @njit(**EXACT)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
+from bmrs_kernels.announce import announcing
 from bmrs_kernels.geometry import SCALAR, SPEC, VECTOR
 from bmrs_kernels.numba_cache import cached_njit
 from bmrs_kernels.numba_draws import COEFFICIENTS, DRAWS
@@ -75,17 +76,33 @@ class NoiseKernels(NamedTuple):
     backward_serial: Any
 
 
-def _virtual(source: Any, structures: Any, repeats: Any, width: Any) -> Any:
-    """A parameter of every draw of a row: structures repeated over their elements, then tiled."""
-    full = np.empty(width, source.dtype)
+def _repeated(source: Any, repeats: Any) -> Any:
+    """A parameter of every draw of one sample: structures repeated over their elements."""
     if repeats == 1:
-        for start in range(0, width, structures):
-            for c in range(structures):
-                full[start + c] = source[c]
-    else:
-        for i in range(width):
-            full[i] = source[(i // repeats) % structures]
+        return source
+    full = np.empty(source.size * repeats, source.dtype)
+    for c in range(source.size):
+        full[c * repeats : (c + 1) * repeats] = source[c]
     return full
+
+
+def _tiled(table: Any, order: Any, starts: Any, full_table: Any, full_order: Any, full_starts: Any) -> None:
+    """Repeat the sorted structures of one sample for a row of several, regime by regime."""
+    noise = order.size - 1
+    tile = (full_order.size - 1) // noise
+    for regime in range(4):
+        low = starts[regime]
+        count = starts[regime + 1] - low
+        full_starts[regime] = tile * low
+        if count == 0:
+            continue
+        for copy in range(tile):
+            place = tile * low + copy * count
+            for j in range(count):
+                full_order[place + j] = order[low + j] + copy * noise
+            for k in range(table.shape[0]):
+                full_table[k][place : place + count] = table[k][low : low + count]
+    full_starts[4] = tile * noise
 
 
 def _parameters(
@@ -96,7 +113,6 @@ def _parameters(
     log_b: Any,
     structures: Any,
     repeats: Any,
-    width: Any,
     table: Any,
     order: Any,
     starts: Any,
@@ -107,17 +123,21 @@ def _parameters(
     mask = np.ones(structures, REAL)
     if mask_address != 0:
         mask = carray(address_to_pointer(mask_address), structures, REAL)
-    bad = prepare(
-        virtual(mu, structures, repeats, width),
-        virtual(log_sigma, structures, repeats, width),
-        virtual(mask, structures, repeats, width),
-        log_a,
-        log_b,
-        table,
-        order,
-        starts,
-    )
-    return (bad // repeats) % structures if bad >= 0 else bad
+    noise = structures * repeats
+    mu = repeated(mu, repeats)
+    log_sigma = repeated(log_sigma, repeats)
+    mask = repeated(mask, repeats)
+    if noise == order.size - 1:
+        bad = prepare(mu, log_sigma, mask, log_a, log_b, table, order, starts)
+        return bad // repeats if bad >= 0 else bad
+    one_table = np.empty((COEFFICIENTS, noise), REAL)
+    one_order = np.empty(noise + 1, np.int64)
+    one_starts = np.empty(5, np.int64)
+    bad = prepare(mu, log_sigma, mask, log_a, log_b, one_table, one_order, one_starts)
+    if bad >= 0:
+        return bad // repeats
+    tiled(one_table, one_order, one_starts, table, order, starts)
+    return bad
 
 
 def _sorted_words(words: Any, order: Any, starts: Any, scratch: Any) -> Any:
@@ -186,7 +206,6 @@ def _forward(
         log_b,
         structures,
         repeats,
-        width,
         table,
         order,
         starts,
@@ -307,7 +326,6 @@ def _backward(
         log_b,
         structures,
         repeats,
-        width,
         table,
         order,
         starts,
@@ -521,17 +539,26 @@ def _backward_serial(
     return -1
 
 
+_ADDRESSES = "int64, int64, int64"
+_REST = "int64, float64, float64, int64, int64"
+_SIGNATURES = {
+    "forward": f"int64({_ADDRESSES}, {_ADDRESSES}, {_REST})",
+    "backward": f"int64({_ADDRESSES}, {_ADDRESSES}, int64, {_REST}, int64)",
+    "reduce": "void(int64, int64, int64, int64, int64, int64, int64)",
+    "backward_serial": f"int64({_ADDRESSES}, {_ADDRESSES}, int64, {_REST}, int64, int64, int64)",
+}
+
+
 @functools.cache
 def noise_kernels(dtype: str) -> NoiseKernels:
-    """Return the kernels for tensors of a dtype, a key of `STORAGE`; compiled, or loaded, when called first."""
+    """Return the compiled kernels for tensors of a dtype, a key of `STORAGE`."""
     real = "float64" if dtype == "float64" else "float32"
     names: dict[str, Any] = {"REAL": np.dtype(real).type, "STORE": STORAGE[dtype], **DRAWS[real]}
-    for text in (_virtual, _parameters):
-        names[text.__name__[1:]] = cached_njit(text, name=real, **names)
-    for text in (_sorted_words, _unsorted, _one_structure):
-        names[text.__name__[1:]] = cached_njit(text)
-    for text in (_forward, _backward):
-        names[text.__name__[1:]] = cached_njit(text, name=dtype, **names)
-    names["reduce"] = cached_njit(_reduce, name=real, **names)
-    serial = cached_njit(_backward_serial, name=dtype, **names)
-    return NoiseKernels(names["forward"], names["backward"], names["reduce"], serial)
+    with announcing(f"the noise kernels of {dtype}"):
+        for text in (_sorted_words, _unsorted, _one_structure, _repeated, _tiled):
+            names[text.__name__[1:]] = cached_njit(text)
+        names["parameters"] = cached_njit(_parameters, name=real, **names)
+        for text in (_forward, _backward, _reduce, _backward_serial):
+            name = text.__name__[1:]
+            names[name] = cached_njit(text, name=dtype, signature=_SIGNATURES[name], **names)
+    return NoiseKernels(*(names[name] for name in NoiseKernels._fields))

@@ -1,0 +1,103 @@
+"""The noise operation on CPU tensors: memory allocated by torch, work done by bmrs_kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bmrs_kernels import noise_cpu
+from bmrs_kernels.contract import LOG_SIGMA_LIMIT, Layout
+from bmrs_kernels.geometry import plan
+
+__all__ = ["as_arithmetic", "noise_backward", "noise_forward", "raise_unusable"]
+
+_NAMES = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+
+def noise_forward(
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+) -> Tensor:
+    """Y = x·θ·mask, with the memory layout of `x`."""
+    y = torch.empty_like(x)
+    found = plan(x.shape, (x.stride(), y.stride()), layout)
+    if found is None:
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        found = plan(x.shape, (x.stride(), y.stride()), layout)
+        assert found is not None
+    if found.units:
+        parameters = as_arithmetic(x.dtype, mu, log_sigma, mask)
+        bad = noise_cpu.noise_forward(
+            _NAMES[x.dtype],
+            found,
+            (x.data_ptr(), y.data_ptr()),
+            (parameters[0].data_ptr(), parameters[1].data_ptr(), parameters[2].data_ptr()),
+            int(seed.item()),
+            layout,
+            torch.get_num_threads(),
+        )
+        if bad >= 0:
+            raise_unusable(mu, log_sigma, bad)
+    return y
+
+
+def noise_backward(
+    dy: Tensor,
+    x: Tensor,
+    mu: Tensor,
+    log_sigma: Tensor,
+    mask: Tensor,
+    seed: Tensor,
+    layout: Layout,
+    want_dx: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted."""
+    dx = torch.empty_like(x) if want_dx else x.new_empty(0)
+    found = plan(x.shape, (dy.stride(), x.stride(), (dx if want_dx else x).stride()), layout)
+    if found is None:
+        x, dy = x.contiguous(), dy.contiguous()
+        dx = torch.empty_like(x) if want_dx else dx
+        found = plan(x.shape, (dy.stride(), x.stride(), x.stride()), layout)
+        assert found is not None
+    parameters = as_arithmetic(x.dtype, mu, log_sigma, mask)
+    d_mu, d_log_sigma = torch.empty_like(parameters[0]), torch.empty_like(parameters[1])
+    if not found.units:
+        return dx, d_mu.zero_().to(mu.dtype), d_log_sigma.zero_().to(log_sigma.dtype)
+    bad = noise_cpu.noise_backward(
+        _NAMES[x.dtype],
+        found,
+        (dy.data_ptr(), x.data_ptr(), dx.data_ptr() if want_dx else 0),
+        (parameters[0].data_ptr(), parameters[1].data_ptr(), parameters[2].data_ptr()),
+        (d_mu.data_ptr(), d_log_sigma.data_ptr()),
+        int(seed.item()),
+        layout,
+        torch.get_num_threads(),
+    )
+    if bad >= 0:
+        raise_unusable(mu, log_sigma, bad)
+    if mu.dtype != d_mu.dtype or log_sigma.dtype != d_log_sigma.dtype:
+        return dx, d_mu.to(mu.dtype), d_log_sigma.to(log_sigma.dtype)
+    return dx, d_mu, d_log_sigma
+
+
+def raise_unusable(mu: Tensor, log_sigma: Tensor, structure: int, layer: str = "") -> None:
+    """Raise the ValueError about a structure's parameters that a kernel refused."""
+    prefix = f"{layer}: " if layer else ""
+    raise ValueError(
+        f"{prefix}mu and log_sigma must be finite and |log_sigma| at most {LOG_SIGMA_LIMIT:g} where the mask is "
+        f"not 0, got mu={mu[structure].item():g}, log_sigma={log_sigma[structure].item():g} at structure "
+        f"{structure}; the noise is undefined there and training must not go on from it"
+    )
+
+
+def as_arithmetic(dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]:
+    """Parameters contiguous in the arithmetic of tensors of a dtype."""
+    wanted = torch.float64 if dtype == torch.float64 else torch.float32
+    return tuple(
+        p if p.dtype == wanted and p.is_contiguous() else p.to(wanted).contiguous() for p in parameters
+    )

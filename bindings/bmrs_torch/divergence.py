@@ -1,0 +1,155 @@
+"""KL of the noise of many layers from its prior, in one call with its gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bmrs_kernels import noise_cpu
+from bmrs_torch.cpu import as_arithmetic, raise_unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bmrs_torch.layer import MultiplicativeNoise
+
+__all__ = ["layer_divergences"]
+
+_library = torch.library.Library("bmrs", "FRAGMENT")
+_library.define(
+    "divergence(Tensor[] mu, Tensor[] log_sigma, Tensor[] mask, float[] log_a, float[] log_b) "
+    "-> (Tensor, Tensor, Tensor)"
+)
+Lists = tuple[
+    "Sequence[Tensor]", "Sequence[Tensor]", "Sequence[Tensor]", "Sequence[float]", "Sequence[float]"
+]
+
+
+def layer_divergences(layers: Mapping[str, MultiplicativeNoise]) -> tuple[Tensor, Tensor]:
+    """KL of each layer's noise, in nats, and the number of structures it sums over.
+
+    Parameters
+    ----------
+    layers : mapping of str to MultiplicativeNoise
+        Of one device.
+
+    Returns
+    -------
+    tuple of Tensor
+        Float64 and int64, shape (layers,): the sum over kept structures, differentiable in `mu` and
+        `log_sigma`, and how many those are.
+
+    Raises
+    ------
+    ValueError
+        If a kept structure's parameters are unusable; the layer is named.
+    """
+    found = list(layers.values())
+    mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
+    log_a, log_b = [layer.log_a for layer in found], [layer.log_b for layer in found]
+    try:
+        if torch.compiler.is_compiling():
+            values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
+        else:
+            values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
+    except UnusableError as error:
+        raise_unusable(mu[error.layer], log_sigma[error.layer], error.structure, list(layers)[error.layer])
+    return values, kept
+
+
+class UnusableError(ValueError):
+    """Parameters that a kernel refused, by the places of layer and structure."""
+
+    def __init__(self, layer: int, structure: int) -> None:
+        super().__init__(f"the parameters of structure {structure} of noise layer {layer} are unusable")
+        self.layer, self.structure = layer, structure
+
+
+def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """KL and number of kept structures per layer, and the gradients of all structures, shape (2, structures)."""
+    mu, log_sigma, mask, log_a, log_b = lists
+    dtype = torch.float64 if any(m.dtype == torch.float64 for m in mu) else torch.float32
+    # Held by name: what lies at an address must live until the kernel is done.
+    parameters = [as_arithmetic(dtype, *(t.cpu() for t in tensors)) for tensors in (mu, log_sigma, mask)]
+    sizes = np.array([m.numel() for m in mu], np.int64)
+    gradients = (
+        torch.empty((2, int(sizes.sum())), dtype=dtype) if want_gradients else torch.empty(2, 0, dtype=dtype)
+    )
+    values, kept, bad = noise_cpu.divergence(
+        str(dtype).removeprefix("torch."),
+        [[tensor.data_ptr() for tensor in tensors] for tensors in parameters],
+        sizes,
+        (np.array(log_a, np.float64), np.array(log_b, np.float64)),
+        gradients.numpy() if want_gradients else None,
+    )
+    if bad >= 0:
+        ends = np.cumsum(sizes)
+        layer = int(np.searchsorted(ends, bad, side="right"))
+        raise UnusableError(layer, int(bad - (ends[layer] - sizes[layer])))
+    device = mu[0].device
+    return torch.from_numpy(values).to(device), torch.from_numpy(kept).to(device), gradients.to(device)
+
+
+def _weighted(gradients: Tensor, weights: Tensor, mu: Sequence[Tensor], log_sigma: Sequence[Tensor]) -> Any:
+    """The gradients of each layer times its weight, as lists for mu and log sigma."""
+    sizes = np.array([m.numel() for m in mu], np.int64)
+    scaled = noise_cpu.scaled_gradients(
+        str(gradients.dtype).removeprefix("torch."),
+        sizes,
+        np.ascontiguousarray(weights.detach().cpu().numpy(), np.float64),
+        gradients.cpu().numpy(),
+    )
+    parts = torch.from_numpy(scaled).to(mu[0].device)
+    return tuple(
+        [
+            part if part.dtype == p.dtype else part.to(p.dtype)
+            for part, p in zip(row.split(sizes.tolist()), params, strict=True)
+        ]
+        for row, params in ((parts[0], mu), (parts[1], log_sigma))
+    )
+
+
+class _Divergence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, log_a: list[float], log_b: list[float], mask: list[Tensor], *parameters: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        layers = len(mask)
+        mu, log_sigma = parameters[:layers], parameters[layers:]
+        values, kept, gradients = _evaluate(
+            (mu, log_sigma, mask, log_a, log_b), any(ctx.needs_input_grad[3:])
+        )
+        ctx.save_for_backward(gradients)
+        ctx.parameters = (mu, log_sigma)
+        ctx.mark_non_differentiable(kept)
+        return values, kept
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradients,) = ctx.saved_tensors
+        d_mu, d_log_sigma = _weighted(gradients, grad_outputs[0], *ctx.parameters)
+        return None, None, None, *d_mu, *d_log_sigma
+
+
+def _divergence(*lists: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _evaluate(lists, want_gradients=True)  # type: ignore[arg-type]
+
+
+def _divergence_fake(mu: Sequence[Tensor], *_rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    total = sum(m.numel() for m in mu)
+    dtype = torch.float64 if any(m.dtype == torch.float64 for m in mu) else torch.float32
+    like = mu[0]
+    return (
+        like.new_empty(len(mu), dtype=torch.float64),
+        like.new_empty(len(mu), dtype=torch.int64),
+        like.new_empty((2, total), dtype=dtype),
+    )
+
+
+_library.impl("divergence", _divergence, "CompositeExplicitAutograd")
+torch.library.register_fake("bmrs::divergence", _divergence_fake, lib=_library)

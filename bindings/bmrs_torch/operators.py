@@ -1,0 +1,116 @@
+"""The noise operation as torch operators, ``torch.ops.bmrs.*``: what torch.compile and torch.export see.
+
+In eager mode on the CPU `apply_noise` takes a shorter way through an autograd.Function with the same two
+implementations; small layers feel the dispatcher.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bmrs_kernels.contract import SHARES, Layout
+from bmrs_torch import cpu
+from bmrs_torch.reference import reference_backward, reference_forward
+
+__all__ = ["apply_noise"]
+
+_LAYOUT = "int axis, int share, float log_a, float log_b"
+_library = torch.library.Library("bmrs", "DEF")
+_library.define(
+    f"noise(Tensor x, Tensor mu, Tensor log_sigma, Tensor mask, Tensor seed, {_LAYOUT}) -> Tensor"
+)
+_library.define(
+    "noise_backward(Tensor dy, Tensor x, Tensor mu, Tensor log_sigma, Tensor mask, Tensor seed, "
+    f"{_LAYOUT}, bool want_dx) -> (Tensor, Tensor, Tensor)"
+)
+
+
+def apply_noise(
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+) -> Tensor:
+    """Multiply checked `x` by noise and mask, differentiably."""
+    if type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        result: Tensor = _Noise.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
+        return result
+    axis, share, log_a, log_b = layout
+    code = SHARES.index(share)
+    answer: Tensor = torch.ops.bmrs.noise(x, mu, log_sigma, mask, seed, axis, code, log_a, log_b)
+    return answer
+
+
+class _Noise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    ) -> Tensor:
+        ctx.save_for_backward(x, mu, log_sigma, mask, seed)
+        ctx.layout = layout
+        return cpu.noise_forward(x, mu, log_sigma, mask, seed, layout)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        want_dx = ctx.needs_input_grad[0]
+        dx, d_mu, d_log_sigma = cpu.noise_backward(grad_outputs[0], *ctx.saved_tensors, ctx.layout, want_dx)
+        return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
+
+
+def _layout(axis: int, share: int, log_a: float, log_b: float) -> Layout:
+    return Layout(axis, SHARES[share], log_a, log_b)
+
+
+def _noise_cpu(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *layout: Any) -> Tensor:
+    return cpu.noise_forward(x, mu, log_sigma, mask, seed, _layout(*layout))
+
+
+def _noise_backward_cpu(
+    dy: Tensor, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    *layout, want_dx = rest
+    return cpu.noise_backward(dy, x, mu, log_sigma, mask, seed, _layout(*layout), want_dx)
+
+
+def _noise_cuda(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *layout: Any) -> Tensor:
+    return reference_forward(x, mu, log_sigma, mask, seed, _layout(*layout))
+
+
+def _noise_backward_cuda(
+    dy: Tensor, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    *layout, want_dx = rest
+    return reference_backward(dy, x, mu, log_sigma, mask, seed, _layout(*layout), want_dx)
+
+
+def _noise_fake(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *layout: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _noise_backward_fake(
+    dy: Tensor, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    dx = torch.empty_like(x) if rest[-1] else x.new_empty(0)
+    return dx, torch.empty_like(mu), torch.empty_like(log_sigma)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.layout = inputs[5:]
+
+
+def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    want_dx = ctx.needs_input_grad[0]
+    dx, d_mu, d_log_sigma = torch.ops.bmrs.noise_backward(dy, *ctx.saved_tensors, *ctx.layout, want_dx)
+    return dx if want_dx else None, d_mu, d_log_sigma, *(None,) * (2 + len(ctx.layout))
+
+
+_library.impl("noise", _noise_cpu, "CPU")
+_library.impl("noise_backward", _noise_backward_cpu, "CPU")
+_library.impl("noise", _noise_cuda, "CUDA")
+_library.impl("noise_backward", _noise_backward_cuda, "CUDA")
+torch.library.register_fake("bmrs::noise", _noise_fake, lib=_library)
+torch.library.register_fake("bmrs::noise_backward", _noise_backward_fake, lib=_library)
+torch.library.register_autograd("bmrs::noise", _differentiate, setup_context=_setup_context, lib=_library)

@@ -1,0 +1,163 @@
+"""The noise operation and its divergence on the CPU: addresses in, results written in place.
+
+Nothing here knows of torch: whoever holds the memory passes addresses and strides. See `contract` for what
+is computed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bmrs_kernels.contract import Layout
+from bmrs_kernels.geometry import Plan
+from bmrs_kernels.tasks import run_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from bmrs_kernels.numba_kl import KlKernels
+    from bmrs_kernels.numba_noise import NoiseKernels
+
+__all__ = ["divergence", "noise_backward", "noise_forward", "scaled_gradients"]
+
+
+def noise_forward(
+    dtype: str,
+    plan: Plan,
+    tensors: tuple[int, int],
+    parameters: tuple[int, int, int],
+    seed: int,
+    layout: Layout,
+    threads: int = 1,
+) -> int:
+    """Write y.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64", "bfloat16", "float16"}
+        Format of x and y.
+    plan : Plan
+        Of x and y, in this order.
+    tensors : tuple of int
+        Addresses of x and y.
+    parameters : tuple of int
+        Addresses of mu, log_sigma and mask (0: all ones): contiguous float64 for float64, else float32.
+    seed : int
+        64 bits, signed.
+    layout : Layout
+        As the plan was made for.
+    threads : int
+        At most so many work at it.
+
+    Returns
+    -------
+    int
+        -1, or the first structure whose parameters are unusable; then nothing was written.
+    """
+    kernels = _noise_kernels(dtype)
+    arguments = (plan.spec_address, *tensors, *parameters, seed, layout.log_a, layout.log_b)
+    if threads == 1 or plan.tasks == 1:
+        return int(kernels.forward(*arguments, 0, plan.units))
+    ranges = plan.ranges()
+    return run_tasks(lambda i: int(kernels.forward(*arguments, *ranges[i])), plan.tasks, threads)
+
+
+def noise_backward(
+    dtype: str,
+    plan: Plan,
+    tensors: tuple[int, int, int],
+    parameters: tuple[int, int, int],
+    gradients: tuple[int, int],
+    seed: int,
+    layout: Layout,
+    threads: int = 1,
+) -> int:
+    """Write dx, d_mu and d_log_sigma.
+
+    Parameters
+    ----------
+    dtype, parameters, seed, layout, threads
+        As for :func:`noise_forward`.
+    plan : Plan
+        Of dy, x and dx, in this order.
+    tensors : tuple of int
+        Addresses of dy, x and dx; dx may be 0: not wanted.
+    gradients : tuple of int
+        Addresses of d_mu and d_log_sigma, of the dtype of the parameters.
+
+    Returns
+    -------
+    int
+        As for :func:`noise_forward`.
+    """
+    kernels = _noise_kernels(dtype)
+    arguments = (plan.spec_address, *tensors, *parameters, seed, layout.log_a, layout.log_b)
+    if threads == 1 or plan.tasks == 1:
+        return int(kernels.backward_serial(*arguments, plan.units, plan.tasks, plan.width, *gradients))
+    sums = np.empty((plan.tasks, 2, plan.width))
+    ranges = plan.ranges()
+    place, step = sums.ctypes.data, sums.strides[0]
+    bad = run_tasks(
+        lambda i: int(kernels.backward(*arguments, *ranges[i], place + i * step)), plan.tasks, threads
+    )
+    if bad < 0:
+        kernels.reduce(place, plan.tasks, plan.width, plan.structures, plan.repeats, *gradients)
+    return bad
+
+
+def divergence(
+    dtype: str,
+    addresses: Sequence[Sequence[int]],
+    sizes: NDArray[np.int64],
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64]],
+    gradients: NDArray[np.floating] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """Return (KL per layer in nats, kept structures per layer, -1 or the first bad structure).
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+        Of the parameters.
+    addresses : three sequences of int
+        Of mu, log_sigma and mask of each layer, contiguous.
+    sizes : ndarray of int64
+        Structures of each layer.
+    bounds : two ndarray of float64
+        log_a and log_b of each layer.
+    gradients : ndarray, shape (2, structures of all layers), or None
+        Where the derivatives by mu and log_sigma go.
+    """
+    kernels = _kl_kernels(dtype)
+    layers = sizes.size
+    values, kept = np.empty(layers), np.empty(layers, np.int64)
+    room = np.empty((2, 0), dtype) if gradients is None else gradients
+    pointers = np.array(addresses, np.int64)
+    wanted = gradients is not None
+    bad = kernels.divergence(layers, *pointers, sizes, *bounds, values, kept, room[0], room[1], wanted)
+    return values, kept, int(bad)
+
+
+def scaled_gradients(
+    dtype: str, sizes: NDArray[np.int64], weights: NDArray[np.float64], gradients: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Return the gradients of :func:`divergence`, each times the weight of its layer."""
+    out = np.empty_like(gradients)
+    _kl_kernels(dtype).scale(sizes, weights, gradients[0], gradients[1], out[0], out[1])
+    return out
+
+
+def _noise_kernels(dtype: str) -> NoiseKernels:
+    # Imported when first needed: binding the formulas to Numba takes longer than importing this package should.
+    from bmrs_kernels.numba_noise import noise_kernels
+
+    return noise_kernels(dtype)
+
+
+def _kl_kernels(dtype: str) -> KlKernels:
+    from bmrs_kernels.numba_kl import kl_kernels
+
+    return kl_kernels(dtype)
