@@ -7,7 +7,6 @@ worth quoting.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -25,6 +24,8 @@ from numpy.typing import NDArray
 
 import bmrs_core
 from benchmarks.arrays import naive, scipy_reference
+from benchmarks.measuring.machine import one_core, processor
+from benchmarks.measuring.turns import take_turns
 
 Array = NDArray[np.float64]
 
@@ -55,6 +56,10 @@ class Timing:
     def over_printed(self) -> float:
         """How many times faster than the formulas as printed, by medians."""
         return self.printed_median / self.ours_median
+
+    def record(self) -> dict[str, float | str]:
+        """All of it as plain values, the ratios too."""
+        return asdict(self) | {"over_scipy": self.over_scipy, "over_printed": self.over_printed}
 
 
 def arguments(size: int) -> tuple[Array, Array, Array]:
@@ -100,10 +105,10 @@ def measure(name: str, size: int, rounds: int) -> Timing:
     rivals = calls(name, *arguments(size))
     with np.errstate(all="ignore"):
         check_agreement(name, rivals["ours"](), rivals["scipy"]())
-        taken = [{rival: seconds(call) for rival, call in rivals.items()} for _ in range(rounds + 1)][1:]
+        taken = take_turns({rival: partial(seconds, call) for rival, call in rivals.items()}, rounds=rounds)
     times = {
-        rival + suffix: 1e9 * reduce([turn[rival] for turn in taken]) / size
-        for rival in rivals
+        rival + suffix: 1e9 * reduce(turns) / size
+        for rival, turns in taken.items()
         for suffix, reduce in (("", min), ("_median", statistics.median))
     }
     return Timing(name, **times)
@@ -130,24 +135,10 @@ def start_up() -> dict[str, float]:
     }
 
 
-def processor() -> str:
-    """Name the processor where the system tells it."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def versions() -> str:
     """Say what was timed, on what."""
     packages = " ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "numba"))
     return f"{processor()}, Python {platform.python_version()}, {packages}"
-
-
-def use_one_core() -> None:
-    """Keep this process on one core where the system allows it: some libraries start threads of their own."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def table(timings: list[Timing]) -> list[str]:
@@ -169,13 +160,13 @@ def table(timings: list[Timing]) -> list[str]:
 
 def main(size: int, rounds: int, json_file: Path | None) -> None:
     """Measure, print and, if asked, write JSON."""
-    use_one_core()
     print(versions())
     print(f"{size:,} elements, float64, μ in [−40, 20], log σ in [−20, 5]; one core, {rounds} rounds")
     print("Every result was first found to agree with the SciPy composition's to 1e-10.\n")
-    timings = [measure(name, size, rounds) for name in FUNCTIONS]
-    print("\n".join(table(timings)))
-    starting = start_up()
+    with one_core():
+        timings = [measure(name, size, rounds) for name in FUNCTIONS]
+        print("\n".join(table(timings)))
+        starting = start_up()
     print(
         f"\nimport bmrs_core {starting['import']:.3f} s (NumPy alone {starting['import_numpy']:.3f} s); "
         f"first call in a new process {starting['first_call']:.3f} s"
@@ -185,10 +176,7 @@ def main(size: int, rounds: int, json_file: Path | None) -> None:
             "machine": versions(),
             "size": size,
             "rounds": rounds,
-            "timings": [
-                asdict(one) | {"over_scipy": one.over_scipy, "over_printed": one.over_printed}
-                for one in timings
-            ],
+            "timings": [one.record() for one in timings],
             "start_up_seconds": starting,
         }
         json_file.write_text(json.dumps(record, indent=2) + "\n")

@@ -15,7 +15,6 @@ from tests.core.truth_tables import QUANTITIES, load
 def test_speed_report_fits_120_columns_and_writes_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "use_one_core", lambda: None)  # it would hold for the rest of the session
     monkeypatch.setattr(speed, "start_up", lambda: {"import": 0.2, "import_numpy": 0.1, "first_call": 0.3})
     target = tmp_path / "speed.json"
     main(["speed", "--size", "2000", "--rounds", "2", "--json", str(target)])

@@ -1,0 +1,1 @@
+"""How things are measured, whatever they are: clocks, turns, the allocator, peak memory, the machine."""

@@ -1,0 +1,102 @@
+"""One training step of a network: without noise, with the package's, with the naive layer's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.training_step.naive_layer import insert_naive_noise, naive_loss
+from benchmarks.training_step.networks import Network, draw_batch
+from bmrs_torch import elbo_loss, insert_noise, parameter_groups
+
+WITHOUT, OURS, NAIVE = "without noise", "bmrs_torch", "naive"
+TRAINING_SET = 50_000
+LEARNING_RATE = 1e-3
+
+Loss = Callable[[Tensor, nn.Module], Tensor]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """The optimizer's settings, the same for all: torch's defaults unless said otherwise.
+
+    Attributes
+    ----------
+    fused : bool
+        One kernel for all parameters.
+    groups : bool
+        With the package's noise, weights and noise in groups of their own, as `parameter_groups` makes them.
+    """
+
+    fused: bool = False
+    groups: bool = False
+
+
+class Step:
+    """A network that trains on one batch over and over.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With its noise, if it has any.
+    loss : callable
+        Makes the loss of the mean cross-entropy and the model.
+    batch : tuple of Tensor
+        Images and labels.
+    optimizer : torch.optim.Optimizer
+        Of the model's parameters.
+
+    Attributes
+    ----------
+    kl_is_mean : bool
+        Whether the loss has the mean of the KL over structures, not its sum over N.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        batch: tuple[Tensor, Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.model, self._loss, self._optimizer = model, loss, optimizer
+        self.kl_is_mean = loss is naive_loss
+        self._images, self._labels = batch
+
+    def forward(self) -> Tensor:
+        """Zero the gradients, compute the loss."""
+        self._optimizer.zero_grad()
+        nll_mean = functional.cross_entropy(self.model(self._images), self._labels)
+        return self._loss(nll_mean, self.model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients, update the parameters."""
+        loss.backward()
+        self._optimizer.step()
+
+
+def _ours(nll_mean: Tensor, model: nn.Module) -> Tensor:
+    return elbo_loss(nll_mean, model, num_samples=TRAINING_SET)
+
+
+VARIANTS: dict[str, tuple[Callable[[nn.Module], nn.Module], Loss]] = {
+    WITHOUT: (lambda model: model, lambda nll_mean, _: nll_mean),
+    OURS: (insert_noise, _ours),
+    NAIVE: (insert_naive_noise, naive_loss),
+}
+
+
+def make_step(name: str, network: Network, adam: Adam, seed: int, device: torch.device) -> Step:
+    """Make one variant's step; all start from the same weights."""
+    insert, loss = VARIANTS[name]
+    torch.manual_seed(seed)
+    model = insert(network.build()).to(device).train()
+    parameters = (
+        parameter_groups(model, LEARNING_RATE) if adam.groups and name == OURS else model.parameters()
+    )
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=adam.fused or None)
+    return Step(model, loss, draw_batch(network, seed, device), optimizer)
