@@ -4,6 +4,9 @@ A page that comes from the system is cleared and mapped when it is first touched
 that takes several times as long as the arithmetic that fills it, and glibc asks the system anew for every
 block above 32 MiB, for smaller ones by its history. So both ends are measured: "kept", where no memory goes
 back to the system, and "fresh", where all free memory goes back before each call.
+
+NumPy asks the system for huge pages under its large arrays. What is freed and kept stays so marked, and who
+gets it next would have a 30th of the page faults; so NumPy is told not to, for as long as memory is kept.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import contextlib
 import ctypes
 import platform
 from collections.abc import Iterator
+
+from numpy._core import multiarray
 
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -38,12 +43,20 @@ def freed_memory_kept() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    asked = _numpy_asks_for_huge_pages(False)
     try:
         yield
     finally:
         libc.mallopt(_M_MMAP_MAX, _GLIBC_MMAP_MAX)
         libc.mallopt(_M_TRIM_THRESHOLD, _GLIBC_TRIM_THRESHOLD)
         give_back()
+        _numpy_asks_for_huge_pages(asked)
+
+
+def _numpy_asks_for_huge_pages(wanted: bool) -> bool:
+    """Set it, return what it was. NumPy's public switch is an environment variable, read at import only."""
+    switch = getattr(multiarray, "_set_madvise_hugepage", None)
+    return wanted if switch is None else bool(switch(wanted))
 
 
 def page_faults() -> int:

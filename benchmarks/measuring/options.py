@@ -49,6 +49,11 @@ def check_common_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--plot writes PNG files, so its name must end in .png; got {options.plot}")
 
 
+def thread_text(threads: int) -> str:
+    """Write a number of threads."""
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
 @contextlib.contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
     """Let torch, and what asks torch how many, use this many threads until the end of the block."""

@@ -17,6 +17,7 @@ from benchmarks.measuring.options import (
     check_common_options,
     limited_threads,
     positive_shape,
+    thread_text,
 )
 from benchmarks.noise.comparison import ComparisonError, print_comparison, read_earlier
 from benchmarks.noise.figure import draw_figure
@@ -26,8 +27,8 @@ from benchmarks.noise.record import problem_record, run_record, write
 from benchmarks.noise.table import LEGEND, console, print_result
 
 PACKAGES = ("bmrs", "torch", "triton", "numpy", "scipy", "numba")
-ARRAYS_ROUNDS = 5
-SECONDS = 4.0
+ARRAYS_ROUNDS = 3
+SECONDS = 3.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.json is not None:
         write(record, options.json)
     if options.plot is not None and results:
-        draw_figure(results, f"{record['machine']['processor']}, {options.threads} thread(s)", options.plot)
+        draw_figure(
+            results, f"{record['machine']['processor']}, {thread_text(options.threads)}", options.plot
+        )
     return 0
 
 
@@ -104,7 +107,7 @@ def _run(
     machine, installed = this_machine(accelerator), versions(*PACKAGES)
     settings = {"seed": options.seed, "threads": options.threads, "device": options.device}
     record = run_record(machine, installed, arguments, **settings) | {"problems": [], "arrays": []}
-    on.print(f"{machine}; {options.threads} thread{'s' if options.threads > 1 else ''}, seed {options.seed}")
+    on.print(f"{machine}; {thread_text(options.threads)}, seed {options.seed}")
     on.print(", ".join(f"{name} {number}" for name, number in installed.items()))
     on.print(f"\n{LEGEND}\n")
     results = []

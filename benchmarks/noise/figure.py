@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.measuring.chart import GREY, bar_chart
 from benchmarks.noise.measurement import Result
+from benchmarks.noise.table import short
 from benchmarks.noise.variant import COPY
 
 
@@ -26,7 +27,7 @@ def _draw(axes: Any, result: Result) -> None:
         times = {row.variant: row.kept.times_copy for row in rows if row.direction == direction}
         places = [index + 0.4 * (offset - 0.5) for index in range(len(names))]
         bars = axes.barh(places, [times[name] for name in names], height=0.38, color=color, label=direction)
-        axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        axes.bar_label(bars, [short(times[name]) for name in names], padding=3, fontsize=8)
     axes.axvline(1.0, color=GREY, lw=1, ls="--")
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names)
@@ -34,4 +35,4 @@ def _draw(axes: Any, result: Result) -> None:
     axes.margins(x=0.15)
     axes.set_title(result.problem.title, fontsize=9)
     axes.set_xlabel("time ÷ copy of the same bytes")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))

@@ -83,4 +83,4 @@ def check(variant: Variant, model: nn.Module) -> None:
     ):
         worst = float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
         if not worst <= TOLERANCE[variant.name]:
-            raise WrongResultError(f"{what} is wrong by {worst:.1e}, more than {TOLERANCE[variant.name]:.0e}")
+            raise WrongResultError(f"{what} is off by {worst:.1e}, more than {TOLERANCE[variant.name]:.0e}")

@@ -89,13 +89,13 @@ class Result:
 
 def measure(problem: Problem, settings: Settings) -> Result:
     """Measure every rival that can run and is right."""
-    ready, left_out = check(problem, with_compiled=settings.with_compiled)
     moved = problem.elements_read_and_written
     copies = (moved, problem.torch_dtype, problem.device)
     clock = clock_of(problem.device)
     # Memory that goes back to the system is the CPU's affair: on a GPU torch keeps it.
     both_states = problem.device.type == "cpu" and allocator.obeys()
     with allocator.freed_memory_kept():
+        ready, left_out = check(problem, with_compiled=settings.with_compiled)
         memory = {name: _memory(variant, problem) for name, variant in ready.items()}
         kept = _taken(clock, {COPY: copy_variant(*copies), **ready}, nothing, settings)
         fresh = (
@@ -159,7 +159,6 @@ def _memory(variant: Variant, problem: Problem) -> dict[str, float] | None:
     numel_bytes = problem.elements_read_and_written[0] * problem.torch_dtype.itemsize / 2
     if problem.device.type == "cpu" and numel_bytes < CPU_RESOLUTION:
         return None
-    variant.backward(variant.forward())
     result, forward = peak_bytes(variant.forward, problem.device)
     _, backward = peak_bytes(partial(variant.backward, result), problem.device)
     if forward is None or backward is None:

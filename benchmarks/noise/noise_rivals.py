@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -18,6 +19,7 @@ from benchmarks.noise.variant import (
     NAIVE,
     OURS,
     REFERENCE,
+    UnavailableError,
     Variant,
     compiled,
     differentiate,
@@ -28,13 +30,14 @@ from bmrs_torch.noise import draw_seed
 from bmrs_torch.reference import ReferenceNoise
 
 Function = Callable[[Inputs], Tensor]
+MOST_REFERENCE_DRAWS = 1_000_000
 
 
 def rivals(problem: Problem, *, with_compiled: bool) -> Iterator[tuple[str, Callable[[], Variant]]]:
     """Names, and what makes and checks each rival, raising where it must not be reported."""
     inputs = draw_inputs(problem, TRAINING)
     yield OURS, partial(_seeded, problem, inputs, OURS, partial(ours, problem))
-    yield REFERENCE, partial(_seeded, problem, inputs, REFERENCE, partial(reference, problem))
+    yield REFERENCE, partial(_reference, problem, inputs)
     yield NAIVE, partial(_own_stream, problem, inputs, NAIVE, naive.noise)
     if with_compiled:
         yield COMPILED, partial(_compiled, problem, inputs)
@@ -69,6 +72,15 @@ def _seeded(problem: Problem, inputs: Inputs, name: str, function: Callable[...,
     from_seed = partial(function, seed=torch.tensor([problem.seed]))
     check_noise(partial(_bind, name, from_seed), inputs, problem, problem.seed)
     return _bind(name, function, inputs)
+
+
+def _reference(problem: Problem, inputs: Inputs) -> Variant:
+    draws = math.prod(problem.noise_shape)
+    if draws > MOST_REFERENCE_DRAWS:
+        raise UnavailableError(
+            f"a pass draws {draws:,} times, more than {MOST_REFERENCE_DRAWS:,}, at a microsecond each"
+        )
+    return _seeded(problem, inputs, REFERENCE, partial(reference, problem))
 
 
 def _compiled(problem: Problem, inputs: Inputs) -> Variant:

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.measuring.machine import this_machine, versions
-from benchmarks.measuring.options import add_common_options, check_common_options, limited_threads
+from benchmarks.measuring.options import (
+    add_common_options,
+    check_common_options,
+    limited_threads,
+    thread_text,
+)
 from benchmarks.noise.command import PACKAGES
 from benchmarks.noise.record import run_record, write
 from benchmarks.noise.table import console
@@ -38,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = Settings(adam, options.rounds, options.seconds, options.seed, device)
     machine = this_machine(torch.cuda.get_device_name() if device.type == "cuda" else None)
     installed = versions(*PACKAGES)
-    on.print(f"{machine}; {options.threads} thread{'s' if options.threads > 1 else ''}, seed {options.seed}")
+    on.print(f"{machine}; {thread_text(options.threads)}, seed {options.seed}")
     on.print(", ".join(f"{name} {number}" for name, number in installed.items()))
     on.print(f"\n{LEGEND}\n")
     chosen = dict.fromkeys(options.network or NETWORKS)
@@ -55,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         whole = run_record(machine, installed, ["training-step", *arguments], **about)
         write(whole | {"networks": [record(result) for result in results]}, options.json)
     if options.plot is not None:
-        draw_figure(results, f"{machine.processor}, {options.threads} thread(s)", options.plot)
+        draw_figure(results, f"{machine.processor}, {thread_text(options.threads)}", options.plot)
     return 0
 
 
