@@ -32,12 +32,19 @@ def noise(
     noise_shape: tuple[int, ...],
     axis: int,
     *,
+    hoisted: bool = False,
     log_a: float = -20.0,
     log_b: float = 0.0,
 ) -> Tensor:
-    """x·θ with θ = exp(μ + σ Φ⁻¹(Φ(α) + u (Φ(β) − Φ(α)))), u uniform of `noise_shape`."""
+    """x·θ with θ = exp(μ + σ Φ⁻¹(Φ(α) + u (Φ(β) − Φ(α)))), u uniform of `noise_shape`.
+
+    The published code gives the parameters the shape of θ before anything else; `hoisted` computes what
+    depends on the structure alone once per structure.
+    """
     along = tuple(-1 if i == axis else 1 for i in range(x.ndim))
-    mu, sigma = mu.view(along), log_sigma.view(along).exp()
+    shape = along if hoisted else noise_shape
+    mu, log_sigma = (parameter.view(along).expand(shape) for parameter in (mu, log_sigma))
+    sigma = log_sigma.exp()
     start, stop = cdf((log_a - mu) / sigma), cdf((log_b - mu) / sigma)
     u = torch.rand(noise_shape, dtype=mu.dtype, device=x.device)
     # Without the clamp erfinv(±1) is infinite, and one such draw makes every gradient NaN.

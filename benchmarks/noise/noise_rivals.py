@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from benchmarks.noise.problem import LOG_A, LOG_B, MILD, TRAINING, Inputs, Probl
 from benchmarks.noise.variant import (
     COMPILED,
     DROPOUT,
+    HOISTED,
     NAIVE,
     OURS,
     REFERENCE,
@@ -39,6 +41,8 @@ def rivals(problem: Problem, *, with_compiled: bool) -> Iterator[tuple[str, Call
     yield OURS, partial(_seeded, problem, inputs, OURS, partial(ours, problem))
     yield REFERENCE, partial(_reference, problem, inputs)
     yield NAIVE, partial(_own_stream, problem, inputs, NAIVE, naive.noise)
+    hoisted = partial(naive.noise, hoisted=True)
+    yield HOISTED, partial(_own_stream, problem, inputs, HOISTED, hoisted)
     if with_compiled:
         yield COMPILED, partial(_compiled, problem, inputs)
     yield DROPOUT, partial(_dropout, inputs)
@@ -74,6 +78,10 @@ def _seeded(problem: Problem, inputs: Inputs, name: str, function: Callable[...,
     return _bind(name, function, inputs)
 
 
+def _hoisted_noise(*arguments: Any) -> Tensor:
+    return naive.noise(*arguments, hoisted=True)
+
+
 def _reference(problem: Problem, inputs: Inputs) -> Variant:
     draws = math.prod(problem.noise_shape)
     if draws > MOST_REFERENCE_DRAWS:
@@ -84,7 +92,7 @@ def _reference(problem: Problem, inputs: Inputs) -> Variant:
 
 
 def _compiled(problem: Problem, inputs: Inputs) -> Variant:
-    return _own_stream(problem, inputs, COMPILED, compiled(naive.noise, problem.device))
+    return _own_stream(problem, inputs, COMPILED, compiled(_hoisted_noise, problem.device))
 
 
 def _own_stream(problem: Problem, inputs: Inputs, name: str, formula: Callable[..., Tensor]) -> Variant:

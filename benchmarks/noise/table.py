@@ -20,7 +20,9 @@ round. × ours: time over that of bmrs_torch. Fresh: all free memory goes back t
 call, so that outputs and temporaries come in new pages (and so does the copy's output); left of it, freed
 memory is kept. mem: the most that was held at a time beyond the output, in multiples of x. Each variant was
 first checked, forward and gradients: bmrs_torch on the noise of a seed, others on the noise they drew.
-naive: inverse cdf by erf and erfinv, right for mild parameters only, and checked there."""
+naive: inverse cdf by erf and erfinv of parameters expanded to the shape of the noise, as in the published
+code; hoisted: once per structure what depends on it alone; compiled: that by torch.compile (kl: the naive
+formula layer by layer). They are right for mild parameters only, and checked there."""
 
 
 def console() -> Console:

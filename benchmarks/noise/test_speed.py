@@ -9,7 +9,7 @@ import pytest
 from benchmarks.measuring import allocator
 from benchmarks.noise.measurement import check
 from benchmarks.noise.problem import Problem
-from benchmarks.noise.variant import COPY, DROPOUT, NAIVE, OURS, copy_variant
+from benchmarks.noise.variant import COPY, DROPOUT, HOISTED, NAIVE, OURS, copy_variant
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROBLEMS = (Problem("rows", (128, 150)), Problem("elements", (32, 16, 14, 14)), Problem("kl", (8, 100)))
 
 
-@pytest.mark.parametrize("rival", [COPY, OURS, NAIVE, DROPOUT])
+@pytest.mark.parametrize("rival", [COPY, OURS, NAIVE, HOISTED, DROPOUT])
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: f"{problem.op}-{problem.shape_text}")
 def test_forward_and_backward(benchmark: BenchmarkFixture, problem: Problem, rival: str) -> None:
     """Time one rival, after its result was verified."""

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COPY, OURS, REFERENCE, NAIVE, COMPILED, DROPOUT = (
+COPY, OURS, REFERENCE, NAIVE, HOISTED, COMPILED, DROPOUT = (
     "copy",
     "bmrs_torch",
     "reference",
     "naive",
-    "naive, compiled",
+    "naive, hoisted",
+    "compiled",
     "F.dropout",
 )
 

@@ -17,7 +17,7 @@ from benchmarks.noise.comparison import ComparisonError, read_earlier
 from benchmarks.noise.measurement import Settings, check, measure
 from benchmarks.noise.problem import DTYPES, OPS, TRAINING, Problem, ProblemError, draw_inputs
 from benchmarks.noise.table import short
-from benchmarks.noise.variant import COMPILED, COPY, DROPOUT, NAIVE, OURS, REFERENCE
+from benchmarks.noise.variant import COMPILED, COPY, DROPOUT, HOISTED, NAIVE, OURS, REFERENCE
 
 ONE_ROUND = ["--rounds", "1", "--no-compile"]
 TINY = {"rows": (8, 30, 4, 3), "elements": (8, 30, 12), "batch": (6, 30, 2), "kl": (3, 20)}
@@ -39,7 +39,7 @@ def results() -> dict[str, measurement.Result]:
 @pytest.mark.parametrize("op", TINY)
 def test_every_rival_is_measured_in_every_direction(results: dict[str, measurement.Result], op: str) -> None:
     result = results[op]
-    expected = [COPY, OURS, NAIVE] if op == "kl" else [COPY, OURS, REFERENCE, NAIVE, DROPOUT]
+    expected = [COPY, OURS, NAIVE] if op == "kl" else [COPY, OURS, REFERENCE, NAIVE, HOISTED, DROPOUT]
     assert [(row.direction, row.variant) for row in result.rows] == [
         (direction, name) for direction in ("forward", "backward", "both") for name in expected
     ]
@@ -176,14 +176,14 @@ def test_a_wrong_result_is_not_reported(monkeypatch: pytest.MonkeyPatch, op: str
     monkeypatch.setattr(noise_rivals, "ours", lambda *a, **k: spoil(right(*a, **k)))
     monkeypatch.setattr(naive, "noise", lambda *a, **k: spoil(right_naive(*a, **k)))
     result = measure(Problem(op, TINY[op]), Settings(rounds=1, with_compiled=False))
-    for name in (OURS, NAIVE):
+    for name in (OURS, NAIVE, HOISTED):
         assert "its result is wrong" in result.left_out[name]
         assert name not in {row.variant for row in result.rows}
 
 
 def test_noise_of_another_distribution_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     right = naive.noise
-    monkeypatch.setattr(naive, "noise", lambda x, mu, *rest: right(x, mu - 0.2, *rest))
+    monkeypatch.setattr(naive, "noise", lambda x, mu, *a, **k: right(x, mu - 0.2, *a, **k))
     _, left_out = check(Problem("rows", (64, 40)), with_compiled=False)
     assert "another distribution" in left_out[NAIVE]
 
@@ -216,7 +216,7 @@ def test_a_failing_compiler_is_left_out_with_its_message(monkeypatch: pytest.Mon
 def test_all_rivals_are_right_in_every_dtype(op: str, dtype: str) -> None:
     ready, left_out = check(Problem(op, TINY[op], dtype), with_compiled=False)
     assert not left_out
-    assert list(ready) == [OURS, REFERENCE, NAIVE, DROPOUT]
+    assert list(ready) == [OURS, REFERENCE, NAIVE, HOISTED, DROPOUT]
 
 
 def test_inputs_depend_on_the_seed_alone_and_are_never_zero() -> None:
