@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bmrs_kernels import noise_cpu
+from bmrs_torch.joint import Team
 from bmrs_torch.cpu import as_arithmetic, raise_unusable
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def layer_divergences(layers: Mapping[str, MultiplicativeNoise]) -> tuple[Tensor
         If a kept structure's parameters are unusable; the layer is named.
     """
     found = list(layers.values())
+    team = _assemble(found)
+    ready = None if torch.compiler.is_compiling() else team.divergence(found)
+    if ready is not None:
+        return ready
     mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
     log_a, log_b = [layer.log_a for layer in found], [layer.log_b for layer in found]
     try:
@@ -59,6 +64,16 @@ def layer_divergences(layers: Mapping[str, MultiplicativeNoise]) -> tuple[Tensor
     except UnusableError as error:
         raise_unusable(mu[error.layer], log_sigma[error.layer], error.structure, list(layers)[error.layer])
     return values, kept
+
+
+def _assemble(layers: Sequence[MultiplicativeNoise]) -> Team:
+    """Let layers whose divergence is taken together draw their noise together, too."""
+    team = layers[0].team
+    if team is None or not team.holds(layers):
+        team = Team()
+        for layer in layers:
+            layer.join(team)
+    return team
 
 
 class UnusableError(ValueError):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bmrs_kernels.contract import Share
 from bmrs_torch.checks import check_bounds, check_input, check_parameters, check_share, structure_axis
+from bmrs_torch.joint import Team
 from bmrs_torch.moments import noise_mean
 from bmrs_torch.noise import multiplicative_noise
 
@@ -77,6 +78,8 @@ class MultiplicativeNoise(nn.Module):
         self.mu = nn.Parameter(torch.full((num_structures,), INITIAL_MU))
         self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
         self.register_buffer("mask", torch.ones(num_structures))
+        self._team: Team | None = None
+        self.saw_matrix = False
 
     @property
     def num_structures(self) -> int:
@@ -95,6 +98,11 @@ class MultiplicativeNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
         if self.training:
+            self.saw_matrix = x.ndim == 2
+            if self._team is not None and not torch.compiler.is_compiling():
+                noise = self._team.noise(self, x)
+                if noise is not None:
+                    return x * noise
             return multiplicative_noise(
                 x,
                 self.mu,
@@ -109,6 +117,16 @@ class MultiplicativeNoise(nn.Module):
         check_input(x, self.mu, front)
         scale = self.expected_noise().to(x.dtype)
         return x * scale.view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
+
+    @property
+    def team(self) -> Team | None:
+        """The layers it draws noise with; see :func:`bmrs_torch.kl_divergence`."""
+        return self._team
+
+    def join(self, team: Team) -> None:
+        """Draw noise together with the other layers of a team, where that saves time."""
+        team.add(self)
+        self._team = team
 
     def extra_repr(self) -> str:
         """Say how many structures there are and are kept, and how the noise is laid out."""

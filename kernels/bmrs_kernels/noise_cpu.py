@@ -19,10 +19,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bmrs_kernels.numba_joint import JointKernels
     from bmrs_kernels.numba_kl import KlKernels
     from bmrs_kernels.numba_noise import NoiseKernels
 
-__all__ = ["divergence", "noise_backward", "noise_forward", "scaled_gradients"]
+__all__ = [
+    "add_joint_gradients",
+    "divergence",
+    "joint_draw",
+    "noise_backward",
+    "noise_forward",
+    "scaled_gradients",
+]
 
 
 def noise_forward(
@@ -150,6 +158,53 @@ def scaled_gradients(
     return out
 
 
+def joint_draw(
+    addresses: Sequence[Sequence[int]],
+    sizes: NDArray[np.int64],
+    bounds: tuple[float, float],
+    seed: int,
+    derivatives: NDArray[np.float32],
+) -> int:
+    """Draw the noise of several layers in float32; return -1 or the first bad structure.
+
+    Parameters
+    ----------
+    addresses : four sequences of int
+        Of mu, log_sigma, mask and theta of each layer, contiguous; theta is written, [samples, structures].
+    sizes : ndarray of int64
+        Structures of each layer.
+    bounds : tuple of float
+        log_a and log_b.
+    seed : int
+        64 bits, signed.
+    derivatives : ndarray, shape (2, samples, structures of all layers)
+        Where those of theta by mu and log_sigma go.
+    """
+    pointers = np.array(addresses, np.int64)
+    return int(_joint_kernels().draw(*pointers, sizes, *bounds, seed, derivatives[0], derivatives[1]))
+
+
+def add_joint_gradients(
+    addresses: Sequence[int],
+    sizes: NDArray[np.int64],
+    derivatives: NDArray[np.float32],
+    gradients: NDArray[np.float32],
+) -> None:
+    """Add the gradients by mu and log_sigma that come of the layers' dtheta.
+
+    Parameters
+    ----------
+    addresses : sequence of int
+        Of the gradient of each layer's theta, contiguous; 0 for none.
+    sizes, derivatives
+        As for :func:`joint_draw`.
+    gradients : ndarray, shape (2, structures of all layers, and maybe more)
+        What is added to.
+    """
+    pointers = np.array(addresses, np.int64)
+    _joint_kernels().reduce(pointers, sizes, derivatives[0], derivatives[1], gradients[0], gradients[1])
+
+
 def _noise_kernels(dtype: str) -> NoiseKernels:
     # Imported when first needed: binding the formulas to Numba takes longer than importing this package should.
     from bmrs_kernels.numba_noise import noise_kernels
@@ -161,3 +216,9 @@ def _kl_kernels(dtype: str) -> KlKernels:
     from bmrs_kernels.numba_kl import kl_kernels
 
     return kl_kernels(dtype)
+
+
+def _joint_kernels() -> JointKernels:
+    from bmrs_kernels.numba_joint import joint_kernels
+
+    return joint_kernels()

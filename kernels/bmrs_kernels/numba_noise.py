@@ -30,7 +30,7 @@ from bmrs_kernels.numba_multiply import (
 from bmrs_kernels.numba_philox import fill_words
 from bmrs_kernels.numba_storage import STORAGE, address_to_pointer
 
-__all__ = ["NoiseKernels", "noise_kernels"]
+__all__ = ["NoiseKernels", "noise_kernels", "sorting_kernels"]
 
 # Draws of one structure made at once, and positions whose products are added up before the sum goes on in
 # float64.
@@ -550,12 +550,19 @@ _SIGNATURES = {
 
 
 @functools.cache
+def sorting_kernels() -> dict[str, Any]:
+    """Return `sorted_words` and `unsorted`: into the order of regimes and back."""
+    return {"sorted_words": cached_njit(_sorted_words), "unsorted": cached_njit(_unsorted)}
+
+
+@functools.cache
 def noise_kernels(dtype: str) -> NoiseKernels:
     """Return the compiled kernels for tensors of a dtype, a key of `STORAGE`."""
     real = "float64" if dtype == "float64" else "float32"
     names: dict[str, Any] = {"REAL": np.dtype(real).type, "STORE": STORAGE[dtype], **DRAWS[real]}
     with announcing(f"the noise kernels of {dtype}"):
-        for text in (_sorted_words, _unsorted, _one_structure, _repeated, _tiled):
+        names |= sorting_kernels()
+        for text in (_one_structure, _repeated, _tiled):
             names[text.__name__[1:]] = cached_njit(text)
         names["parameters"] = cached_njit(_parameters, name=real, **names)
         for text in (_forward, _backward, _reduce, _backward_serial):
