@@ -27,6 +27,7 @@ from bmrs_core.formulas.primitives import (
     Bool,
     Real,
     absolute,
+    decay,
     exp,
     expm1,
     log,
@@ -106,7 +107,7 @@ def tail_offset(u: Real, alpha: Real, beta: Real, w: Real) -> Real:
     q = where(flipped, u, ONE - u)
     start = absolute(lower)
     near = mills(start)
-    rest = minimum(exp(-w * h) * mills(upper) / near, ONE)
+    rest = minimum(decay(-w * h) * mills(upper) / near, ONE)
     loss = p * (ONE - rest)
     rounded = ONE - loss
     small = p < HALF
@@ -120,8 +121,8 @@ def tail_offset(u: Real, alpha: Real, beta: Real, w: Real) -> Real:
 
 def interior_offset(u: Real, alpha: Real, beta: Real) -> Real:
     """Return y(u) of an interval around 0, by the inverse normal of the smaller of the two tails."""
-    below_alpha = INV_SQRT_2PI * exp(-HALF * alpha * alpha) * mills(absolute(alpha))
-    above_beta = INV_SQRT_2PI * exp(-HALF * beta * beta) * mills(absolute(beta))
+    below_alpha = INV_SQRT_2PI * decay(-HALF * alpha * alpha) * mills(absolute(alpha))
+    above_beta = INV_SQRT_2PI * decay(-HALF * beta * beta) * mills(absolute(beta))
     below = (ONE - u) * below_alpha + u * (ONE - above_beta)
     above = (ONE - u) * (ONE - below_alpha) + u * above_beta
     z = upper_quantile(-log(maximum(minimum(below, above), TINY)))
@@ -160,7 +161,7 @@ def short_integral(t: Real, slope: Real) -> Real:
     """Return the integral of exp(-tau (slope + tau/2)) from 0 to t, of a short interval."""
     p = HALF * t * (slope + HALF * t)
     q = EIGHTH * t * t
-    return t * exp(q - p) * (ONE + short_excess(p, q))
+    return t * decay(q - p) * (ONE + short_excess(p, q))
 
 
 def short_step(t: Real, slope: Real, target: Real, w: Real) -> Real:

@@ -31,6 +31,7 @@ from bmrs_core.formulas.primitives import (
     Bool,
     Real,
     absolute,
+    decay,
     exp,
     expm1,
     log,
@@ -91,8 +92,8 @@ def kl_divergence_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     in_tail = lower >= ZERO
     near = mills(absolute(lower))
     far = mills(upper)
-    at_upper = exp(where(in_tail, -w * h, -HALF * upper * upper))
-    at_lower = exp(-HALF * lower * lower)
+    at_upper = decay(where(in_tail, -w * h, -HALF * upper * upper))
+    at_lower = decay(-HALF * lower * lower)
     j = where(in_tail, near, SQRT_2PI - at_lower * near) - at_upper * far
     lower_term = lower * where(in_tail, mills_excess(absolute(lower)), at_lower)
     upper_term = upper * where(in_tail, mills_excess(upper), ONE) + where(in_tail, TWO * w * h * far, ZERO)
@@ -184,7 +185,7 @@ def log_mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     excess = ZERO
     for j in range(MANY):
         tau = start * MANY_TC[j] + end * MANY_T[j]
-        g = MANY_W[j] * exp(-tau * (m + HALF * tau))
+        g = MANY_W[j] * decay(-tau * (m + HALF * tau))
         mass = mass + g
         excess = excess + g * expm1(sigma * tau)
     return mode_of(mu, a, b) + log1p(excess / mass)
