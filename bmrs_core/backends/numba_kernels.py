@@ -86,6 +86,13 @@ def align_stack(_context: Any) -> Any:
     return numba_types.none(), generate
 
 
+@njit(error_model="numpy", nogil=True)
+def gather(source: Any, places: Any, room: Any) -> None:
+    """Copy some elements; a function of its own, so that the loop is over arrays, not members of tuples."""
+    for j in range(places.size):
+        room[j] = source[places[j]]
+
+
 def _one_output(inputs: Any, outputs: Any, _workspace: Any) -> None:
     align_stack()
     out = outputs[0]
@@ -109,22 +116,20 @@ def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
     """Evaluate a regime's text on its elements alone: gathered, so that the loop over them is SIMD."""
     align_stack()
     out = outputs[0]
+    gathered, varying = workspace
     flags = np.empty(out.size, np.uint8)
     for i in range(out.size):
         flags[i] = is_in(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
-    if not flags.any():
-        return
-    places = np.empty(out.size + 1, np.int64)
+    places = np.empty(out.size + 1, np.uint32)
     count = 0
     for i in range(out.size):
         places[count] = i
         count += flags[i]
-    for k in range(len(inputs)):
-        for j in range(count):
-            workspace[k][j] = inputs[k][places[j]]
+    for k in varying:
+        gather(inputs[k], places[:count], gathered[k])
     result = np.empty(count)
     for j in range(count):
-        result[j] = text(*at(workspace, j))  # type: ignore[name-defined]  # noqa: F821
+        result[j] = text(*at(gathered, j))  # type: ignore[name-defined]  # noqa: F821
     for j in range(count):
         out[places[j]] = result[j]
 
@@ -142,15 +147,20 @@ def compiled_texts() -> dict[str, Any]:
     return clone_formulas(ELEMENTARY, scalar_constants(), rules, decorate, __name__)
 
 
-def workspace(name: str) -> tuple[NDArray[np.float64], ...]:
-    """Return room for the inputs of the elements of one regime in a block."""
-    formula = FORMULAS[name]
-    return tuple(np.empty(BLOCK) for _ in range(formula.inputs)) if formula.regimes else ()
+def workspace(name: str, inputs: tuple[NDArray[Any], ...], size: int) -> tuple[Any, ...]:
+    """Return room for the inputs of the elements of one regime in a block, and which of them vary.
+
+    The others are scalars, and there already.
+    """
+    if not FORMULAS[name].regimes:
+        return ()
+    gathered = tuple(np.empty(size) if x.ndim else np.full(size, x, np.float64) for x in inputs)
+    return gathered, np.array([k for k, x in enumerate(inputs) if x.ndim], np.int64)
 
 
 @functools.cache
 def kernels(name: str) -> tuple[Loop, ...]:
-    """Return the loops of a formula, to be called in turn with ``(inputs, outputs, workspace(name))``.
+    """Return the loops of a formula, to be called in turn with ``(inputs, outputs, workspace(...))``.
 
     Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. The first loop
     evaluates the common text (of all elements, unless the formula is partitioned), every other that of a
@@ -168,7 +178,7 @@ def kernels(name: str) -> tuple[Loop, ...]:
 
 
 def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
-    namespace = {"__name__": __name__, "np": np, "at": at, "align_stack": align_stack, "range": range, **calls}
+    namespace = {"__name__": __name__, "np": np, "at": at, "align_stack": align_stack, "gather": gather, "range": range, **calls}
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__
     clone.__qualname__ = f"{name}_{source_digest(sys.modules[__name__], numba_elementary)}"
