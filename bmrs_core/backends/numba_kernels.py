@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types as numba_types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
@@ -86,6 +87,29 @@ def align_stack(_context: Any) -> Any:
     return numba_types.none(), generate
 
 
+@intrinsic
+def interleave(_context: Any) -> Any:
+    """Let the function that calls this after its loop compute two vectors at a time in it.
+
+    A text is a long chain of operations that wait for each other, and a processor looks ahead less than
+    the length of one.
+    """
+
+    def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        module = builder.module
+        count = module.add_metadata(["llvm.loop.interleave.count", ir.Constant(ir.IntType(32), 2)])
+        loop = module.add_metadata([count])
+        loop.operands = (loop, count)  # LLVM knows a loop's properties by a list that starts with itself
+        blocks = builder.function.blocks
+        for i, block in enumerate(blocks):
+            branch = block.terminator
+            if isinstance(branch, ir.instructions.Branch) and branch.operands[0] in blocks[:i]:
+                branch.set_metadata("llvm.loop", loop)
+        return context.get_dummy_value()
+
+    return numba_types.none(), generate
+
+
 @njit(error_model="numpy", nogil=True)
 def gather(source: Any, places: Any, room: Any) -> None:
     """Copy some elements; a function of its own, so that the loop is over arrays, not members of tuples."""
@@ -98,6 +122,7 @@ def _one_output(inputs: Any, outputs: Any, _workspace: Any) -> None:
     out = outputs[0]
     for i in range(out.size):
         out[i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
+    interleave()
 
 
 def _two_outputs(inputs: Any, outputs: Any, _workspace: Any) -> None:
@@ -128,8 +153,7 @@ def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
     for k in varying:
         gather(inputs[k], places[:count], gathered[k])
     result = np.empty(count)
-    for j in range(count):
-        result[j] = text(*at(gathered, j))  # type: ignore[name-defined]  # noqa: F821
+    evaluate(gathered, (result,), ())  # type: ignore[name-defined]  # noqa: F821
     for j in range(count):
         out[places[j]] = result[j]
 
@@ -172,13 +196,23 @@ def kernels(name: str) -> tuple[Loop, ...]:
     first = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
     loops = [] if formula.partitioned else [_compiled(first, formula.base, {"text": texts[formula.base]})]
     for regime in ("common", *formula.regimes) if formula.partitioned else formula.regimes:
-        calls = {"text": texts[f"{name}_{regime}"], "is_in": texts[f"{name}_is_{regime}"]}
-        loops.append(_compiled(_regime, f"{name}_{regime}", calls))
+        evaluate = _compiled(_one_output, f"{name}_{regime}", {"text": texts[f"{name}_{regime}"]})
+        calls = {"evaluate": evaluate, "is_in": texts[f"{name}_is_{regime}"]}
+        loops.append(_compiled(_regime, f"{name}_{regime}_gathered", calls))
     return tuple(loops)
 
 
 def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
-    namespace = {"__name__": __name__, "np": np, "at": at, "align_stack": align_stack, "gather": gather, "range": range, **calls}
+    namespace = {
+        "__name__": __name__,
+        "np": np,
+        "at": at,
+        "align_stack": align_stack,
+        "gather": gather,
+        "interleave": interleave,
+        "range": range,
+        **calls,
+    }
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__
     clone.__qualname__ = f"{name}_{source_digest(sys.modules[__name__], numba_elementary)}"
