@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types as numba_types
+from numba import njit
+from numba import types as numba_types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
@@ -97,14 +97,15 @@ def interleave(_context: Any) -> Any:
 
     def generate(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
         module = builder.module
-        count = module.add_metadata(["llvm.loop.interleave.count", ir.Constant(ir.IntType(32), 2)])
+        two = context.get_constant(numba_types.int32, 2)
+        count = module.add_metadata(["llvm.loop.interleave.count", two])
         loop = module.add_metadata([count])
         loop.operands = (loop, count)  # LLVM knows a loop's properties by a list that starts with itself
         blocks = builder.function.blocks
         for i, block in enumerate(blocks):
-            branch = block.terminator
-            if isinstance(branch, ir.instructions.Branch) and branch.operands[0] in blocks[:i]:
-                branch.set_metadata("llvm.loop", loop)
+            last = block.terminator
+            if last is not None and last.opname == "br" and last.operands[-1] in blocks[:i]:
+                last.set_metadata("llvm.loop", loop)
         return context.get_dummy_value()
 
     return numba_types.none(), generate

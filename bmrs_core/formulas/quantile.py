@@ -73,8 +73,8 @@ SLACK = 1.001
 # Nearer than this fraction of the mass to the bound mu lies beyond, log(R(A)/R(A + t)) would cancel and
 # the integral from the bound is inverted: above, at most 16 eps of t are lost, below, none.
 AT_BOUND = 0.0625
-# A least-squares fit, reweighted towards equal errors, over 0.06 < y < 692 and all A: see tail_guess. G<i>_<j>
-# is the coefficient of growth^i r^j.
+# A least-squares fit, reweighted towards equal errors, over 0.06 < y < 692 and all A: see tail_guess.
+# G<i>_<j> is the coefficient of growth^i r^j.
 G0_0 = 0.0547583
 G0_1 = 0.665133
 G0_2 = -0.289991
@@ -119,7 +119,8 @@ def tail_guess(near: Real, growth: Real, y: Real) -> Real:
 def tail_step(t: Real, lower: Real, near: Real, y: Real) -> Real:
     """Return t after one step of order 5 towards lower t + t^2/2 + log(R(lower)/R(z)) = y, z = lower + t.
 
-    The first four terms of the inverse's series: with R = R(z) and e = 1 - z R, dt/dy = R, de/dy = e - e^2 - R^2.
+    The first four terms of the inverse's series: with R = R(z) and e = 1 - z R, dt/dy = R, dR/dy = -e R
+    and de/dy = e - e^2 - R^2.
     """
     z = lower + t
     r = mills(z)
