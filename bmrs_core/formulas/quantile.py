@@ -176,9 +176,10 @@ def log_quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Rea
     return within_support(where(beta <= ZERO, b - sigma * t, a + sigma * t), u, a, b)
 
 
-def log_quantile_is_common(_u: Real, mu: Real, _sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether mu lies outside the support, or is not a number."""
-    return where((mu > a) & (mu < b), ZERO, ONE) > ZERO
+def log_quantile_is_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether no other regime holds: mu lies outside the support, or is not a number."""
+    other = ((mu > a) & (mu < b)) | log_quantile_is_rare(u, mu, sigma, a, b)
+    return where(other, ZERO, ONE) > ZERO
 
 
 def log_quantile_is_interior(_u: Real, mu: Real, _sigma: Real, a: Real, b: Real) -> Bool:

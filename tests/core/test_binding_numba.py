@@ -16,7 +16,7 @@ from bmrs_core.backends.numba_elementary import decay, exp, expm1, log, log1p
 from bmrs_core.backends.numba_kernels import compiled_texts, kernels
 
 EPS = 2.0**-52
-# Measured on these points: 0.5, 0.5, 0.9, 0.6 and 0.9 of eps; a regression of any of them is at least twice that.
+# Measured on these points: 0.5, 0.5, 0.9, 0.6 and 0.9 of eps; a regression of any is at least twice that.
 WORST = 1.5
 
 
