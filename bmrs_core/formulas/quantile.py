@@ -200,7 +200,7 @@ def short_integral(t: Real, slope: Real) -> Real:
 
 
 def short_step(t: Real, slope: Real, target: Real, w: Real) -> Real:
-    """Return t after one step of order 5 towards short_integral(t, slope) = target, by the inverse's series."""
+    """Return t after one step of order 5 towards short_integral(t, slope) = target: the inverse's series."""
     d = (target - short_integral(t, slope)) * exp(t * (slope + HALF * t))
     s = slope + t
     square = s * s
