@@ -66,9 +66,6 @@ FLAT_WIDTH = 4.0
 # Where x varies by less than this over q, and log E[theta] may be near 0, exp(x - mode) - 1 is summed.
 NARROW = 0.3
 
-# Below this |x| neither e^x nor e^-x overflows.
-MODERATE = 700.0
-
 
 def log_normalizer(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return log Z = log(Phi(beta) - Phi(alpha))."""
@@ -134,9 +131,11 @@ def tilt(mu: Real, sigma: Real, a: Real, b: Real, k: Real) -> tuple[Real, Real]:
 
 
 def anchored_exp(anchor: Real, d: Real, factor: Real) -> Real:
-    """Return exp(anchor + d) factor; where nothing can overflow without rounding the sum."""
-    moderate = (absolute(anchor) < MODERATE) & (absolute(d) < MODERATE)
-    return exp(where(moderate, anchor, ZERO)) * (exp(where(moderate, d, anchor + d)) * factor)
+    """Return exp(anchor + d) factor, what the sum's rounding loses made good."""
+    total = anchor + d
+    part = total - anchor
+    lost = (anchor - (total - part)) + (d - part)
+    return exp(total) * (factor + factor * lost)
 
 
 def mean(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
