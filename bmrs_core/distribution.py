@@ -107,7 +107,7 @@ def log_quantile(
 
     Notes
     -----
-    Inverse normal of the smaller tail where mu lies inside the support; beyond it two Householder steps
+    Inverse normal of the smaller tail where mu lies inside the support; beyond it one step of order 5
     on the distance from the nearer bound; of short supports the inverted integral from the nearer end.
 
     Examples

@@ -100,8 +100,9 @@ def run(name: str, inputs: tuple[NDArray[Any], ...], outputs: tuple[NDArray[Any]
     """
     from bmrs_core.backends.numba_kernels import BLOCK, kernels, workspace
 
-    loops, room = kernels(name), workspace(name)
-    constants = _spread(inputs, min(BLOCK, outputs[0].size))
+    loops = kernels(name)
+    size = min(BLOCK, outputs[0].size)
+    constants, room = _spread(inputs, size), workspace(name, inputs, size)
     varying = [x for x in inputs if x.ndim > 0]
     flags: Any = [["readonly", "contig", "aligned", "nbo"]] * len(varying)
     flags += [["writeonly", "contig", "aligned", "nbo", "no_broadcast"]] * len(outputs)

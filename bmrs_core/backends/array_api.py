@@ -43,6 +43,7 @@ def bind_namespace(xp: ModuleType) -> dict[str, Callable[..., Any]]:
 
     primitives = {
         "absolute": xp.abs,
+        "decay": xp.exp,
         "exp": xp.exp,
         "expm1": xp.expm1,
         "log": xp.log,

@@ -27,6 +27,7 @@ from bmrs_core.formulas.primitives import (
     Bool,
     Real,
     absolute,
+    decay,
     exp,
     expm1,
     log,
@@ -240,7 +241,7 @@ def mean_exp_normal(
         tau = start * MANY_TC[j] + end * MANY_T[j]
         t = centre + width * tau
         f = -t * (p + q * t)
-        g = MANY_W[j] * exp(-HALF * tau * tau)
+        g = MANY_W[j] * decay(-HALF * tau * tau)
         total = total + g
         linear = linear + g * f
         excess = excess + g * excess_exp(f)

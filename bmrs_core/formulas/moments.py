@@ -21,7 +21,7 @@ from bmrs_core.formulas.constants import (
 from bmrs_core.formulas.primitives import (
     Real,
     absolute,
-    exp,
+    decay,
     expm1,
     maximum,
     minimum,
@@ -67,7 +67,7 @@ def raw_moments(m: Real, start: Real, end: Real, pivot: Real) -> tuple[Real, Rea
     second = ZERO
     for j in range(MANY):
         tau = start * MANY_TC[j] + end * MANY_T[j]
-        g = MANY_W[j] * exp(-tau * (m + HALF * tau))
+        g = MANY_W[j] * decay(-tau * (m + HALF * tau))
         total = total + g
         first = first + g * tau
         second = second + g * (tau * (TWO * pivot + tau))
@@ -82,7 +82,7 @@ def central_moments(m: Real, start: Real, end: Real, tau_mean: Real, square_mean
     variance = ZERO
     for j in range(MANY):
         tau = start * MANY_TC[j] + end * MANY_T[j]
-        g = MANY_W[j] * exp(-tau * (m + HALF * tau))
+        g = MANY_W[j] * decay(-tau * (m + HALF * tau))
         square = tau * (TWO * m + tau) - square_mean
         total = total + g
         covariance = covariance + g * ((tau - tau_mean) * square)
@@ -99,7 +99,7 @@ def exponential_moments(m: Real, start: Real, end: Real, sigma: Real) -> tuple[R
     square_sum = ZERO
     for j in range(MANY):
         tau = start * MANY_TC[j] + end * MANY_T[j]
-        g = MANY_W[j] * exp(-tau * (m + HALF * tau))
+        g = MANY_W[j] * decay(-tau * (m + HALF * tau))
         total = total + g
         v_sum = v_sum + g * expm1(sigma * tau)
         tau_sum = tau_sum + g * tau
@@ -112,7 +112,7 @@ def exponential_moments(m: Real, start: Real, end: Real, sigma: Real) -> tuple[R
     with_square = ZERO
     for j in range(MANY):
         tau = start * MANY_TC[j] + end * MANY_T[j]
-        g = MANY_W[j] * exp(-tau * (m + HALF * tau))
+        g = MANY_W[j] * decay(-tau * (m + HALF * tau))
         v = g * (expm1(sigma * tau) - v_mean)
         variance = variance + v * (expm1(sigma * tau) - v_mean)
         with_tau = with_tau + v * (tau - tau_mean)

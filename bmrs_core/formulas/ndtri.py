@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bmrs_core.formulas.constants import HALF, ONE
-from bmrs_core.formulas.primitives import Real, exp, maximum, sqrt, where
+from bmrs_core.formulas.primitives import Real, decay, maximum, sqrt, where
 
 __all__ = ["upper_quantile"]
 
@@ -63,7 +63,7 @@ FD7 = 2.0442631033899397e-15
 
 def upper_quantile(depth: Real) -> Real:
     """Return z >= 0 with -log(1 - Phi(z)) = depth, for log 2 <= depth < 729."""
-    p = exp(-depth)
+    p = decay(-depth)
     centre = HALF - p
     c = CENTRE_SQUARE - centre * centre
     root = sqrt(maximum(depth, HALF))

@@ -22,7 +22,7 @@ from bmrs_core.formulas.constants import (
     ZERO,
 )
 from bmrs_core.formulas.mills import mills
-from bmrs_core.formulas.primitives import Bool, Real, absolute, exp, log, maximum, minimum, where
+from bmrs_core.formulas.primitives import Bool, Real, absolute, decay, log, maximum, minimum, where
 from bmrs_core.formulas.short_support import short_excess
 
 __all__ = [
@@ -61,8 +61,8 @@ def J_wide(lower: Real, upper: Real, w: Real, h: Real) -> Real:
     """Return J of an oriented interval that is not short, in closed form."""
     in_tail = lower >= ZERO
     near = mills(absolute(lower))
-    far = mills(upper) * exp(where(in_tail, -w * h, -HALF * upper * upper))
-    return where(in_tail, near, SQRT_2PI - exp(-HALF * lower * lower) * near) - far
+    far = mills(upper) * decay(where(in_tail, -w * h, -HALF * upper * upper))
+    return where(in_tail, near, SQRT_2PI - decay(-HALF * lower * lower) * near) - far
 
 
 def J_given(lower: Real, upper: Real, w: Real, h: Real, p: Real, q: Real, excess: Real) -> Real:
@@ -70,8 +70,8 @@ def J_given(lower: Real, upper: Real, w: Real, h: Real, p: Real, q: Real, excess
     in_tail = lower >= ZERO
     short = J_is_short(w, h)
     near = mills(absolute(lower))
-    far = mills(upper) * exp(where(in_tail, -w * h, -HALF * upper * upper))
-    scale = exp(where(short, where(in_tail, q - p, -HALF * h * h), -HALF * lower * lower))
+    far = mills(upper) * decay(where(in_tail, -w * h, -HALF * upper * upper))
+    scale = decay(where(short, where(in_tail, q - p, -HALF * h * h), -HALF * lower * lower))
     wide = where(in_tail, near, SQRT_2PI - scale * near) - far
     return where(short, w * scale * (ONE + excess), wide)
 
@@ -93,9 +93,9 @@ def log_normal_mass(alpha: Real, beta: Real, w: Real) -> Real:
     in_tail = lower >= ZERO
     short = J_is_short(w, h)
     near = mills(absolute(lower))
-    far = mills(upper) * exp(where(in_tail, -w * h, -HALF * upper * upper))
+    far = mills(upper) * decay(where(in_tail, -w * h, -HALF * upper * upper))
     square = HALF * lower * lower
-    complement = INV_SQRT_2PI * (exp(-square) * near + far)
+    complement = INV_SQRT_2PI * (decay(-square) * near + far)
     rounded = ONE - complement
     excess = short_excess(HALF * w * h, EIGHTH * w * w)
     mass = where(short, w * (ONE + excess), where(in_tail, near - far, SQRT_2PI))

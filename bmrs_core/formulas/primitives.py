@@ -14,6 +14,7 @@ __all__ = [
     "Bool",
     "Real",
     "absolute",
+    "decay",
     "exp",
     "expm1",
     "log",
@@ -41,6 +42,11 @@ def _unbound(name: str) -> NoReturn:
 def absolute(x: Real) -> Real:
     """Return |x|."""
     _unbound("absolute")
+
+
+def decay(x: Real) -> Real:
+    """Return e^x for x <= 0 where less than 1e-307 is as good as nothing: it need not fall further."""
+    _unbound("decay")
 
 
 def exp(x: Real) -> Real:
@@ -83,7 +89,7 @@ def where(condition: Bool, x: Real, y: Real) -> Real:
     _unbound("where")
 
 
-PRIMITIVES = (absolute, exp, expm1, log, log1p, maximum, minimum, sqrt, where)
+PRIMITIVES = (absolute, decay, exp, expm1, log, log1p, maximum, minimum, sqrt, where)
 
 
 def sums_over_nodes(text: Text) -> Text:

@@ -31,6 +31,7 @@ from bmrs_core.formulas.primitives import (
     Bool,
     Real,
     absolute,
+    decay,
     exp,
     expm1,
     log,
@@ -65,9 +66,6 @@ FLAT_WIDTH = 4.0
 # Where x varies by less than this over q, and log E[theta] may be near 0, exp(x - mode) - 1 is summed.
 NARROW = 0.3
 
-# Below this |x| neither e^x nor e^-x overflows.
-MODERATE = 700.0
-
 
 def log_normalizer(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return log Z = log(Phi(beta) - Phi(alpha))."""
@@ -91,8 +89,8 @@ def kl_divergence_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     in_tail = lower >= ZERO
     near = mills(absolute(lower))
     far = mills(upper)
-    at_upper = exp(where(in_tail, -w * h, -HALF * upper * upper))
-    at_lower = exp(-HALF * lower * lower)
+    at_upper = decay(where(in_tail, -w * h, -HALF * upper * upper))
+    at_lower = decay(-HALF * lower * lower)
     j = where(in_tail, near, SQRT_2PI - at_lower * near) - at_upper * far
     lower_term = lower * where(in_tail, mills_excess(absolute(lower)), at_lower)
     upper_term = upper * where(in_tail, mills_excess(upper), ONE) + where(in_tail, TWO * w * h * far, ZERO)
@@ -133,9 +131,11 @@ def tilt(mu: Real, sigma: Real, a: Real, b: Real, k: Real) -> tuple[Real, Real]:
 
 
 def anchored_exp(anchor: Real, d: Real, factor: Real) -> Real:
-    """Return exp(anchor + d) factor; where nothing can overflow without rounding the sum."""
-    moderate = (absolute(anchor) < MODERATE) & (absolute(d) < MODERATE)
-    return exp(where(moderate, anchor, ZERO)) * (exp(where(moderate, d, anchor + d)) * factor)
+    """Return exp(anchor + d) factor, what the sum's rounding loses made good."""
+    total = anchor + d
+    part = total - anchor
+    lost = (anchor - (total - part)) + (d - part)
+    return exp(total) * (factor + factor * lost)
 
 
 def mean(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
@@ -184,7 +184,7 @@ def log_mean_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     excess = ZERO
     for j in range(MANY):
         tau = start * MANY_TC[j] + end * MANY_T[j]
-        g = MANY_W[j] * exp(-tau * (m + HALF * tau))
+        g = MANY_W[j] * decay(-tau * (m + HALF * tau))
         mass = mass + g
         excess = excess + g * expm1(sigma * tau)
     return mode_of(mu, a, b) + log1p(excess / mass)

@@ -118,6 +118,7 @@ _COMBINED = {(4, 1): _one_regime_4, (5, 2): _two_regimes_5, (6, 1): _one_regime_
 def _bind() -> dict[str, Any]:
     primitives = {
         "absolute": absolute,
+        "decay": exp,
         "exp": exp,
         "expm1": expm1,
         "log": log,

@@ -56,6 +56,7 @@ def exact_upper_quantile(depth: Any) -> Any:
 def texts() -> dict[str, Any]:
     primitives = {
         "absolute": abs,
+        "decay": mp.exp,
         "exp": mp.exp,
         "expm1": mp.expm1,
         "log": real(mp.log),
