@@ -18,7 +18,7 @@ PROBLEMS = (Problem("rows", (128, 150)), Problem("elements", (32, 16, 14, 14)), 
 
 
 @pytest.mark.parametrize("rival", [COPY, OURS, NAIVE, HOISTED, DROPOUT])
-@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: f"{problem.op}-{problem.shape_text}")
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda one: one.op)
 def test_forward_and_backward(benchmark: BenchmarkFixture, problem: Problem, rival: str) -> None:
     """Time one rival, after its result was verified."""
     ready, left_out = check(problem, with_compiled=False)
