@@ -80,6 +80,8 @@ class Plan(NamedTuple):
 
 def _merged(sizes: tuple[int, ...], strides: Strides) -> int | None:
     """The stride of axes seen as one, or None if they do not lie so."""
+    if 0 in sizes:
+        return 0
     kept = [(size, stride) for size, stride in zip(sizes, strides, strict=True) if size != 1]
     for (_, outer), (size, inner) in zip(kept, kept[1:], strict=False):
         if outer != size * inner:

@@ -152,7 +152,7 @@ def run_backward(
         products[i] = g * widen(x[at[1] + i * strides[1]])
         if wanted:
             place = at[2] + i * strides[2]
-            dx[place] = narrow(g * theta[i], dx[place])
+            dx[place] = narrow(g * theta[i] if theta[i] != 0 else theta[i], dx[place])
 
 
 @njit(**SUMMING)
