@@ -1,0 +1,79 @@
+"""The implementations of the noise operation that are held to the contract, each where it can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bmrs_kernels.contract import SHARES, Layout
+from bmrs_torch.operators import apply_noise
+from bmrs_torch.reference import ReferenceNoise
+
+__all__ = ["IMPLEMENTATIONS", "TRUTH", "Implementation", "Outcome"]
+
+Operation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Layout], Tensor]
+
+
+class Outcome(NamedTuple):
+    """What a forward and a backward pass give, on the CPU."""
+
+    y: Tensor
+    dx: Tensor
+    d_mu: Tensor
+    d_log_sigma: Tensor
+
+
+class Implementation(NamedTuple):
+    """One implementation: a differentiable function of x, mu, log_sigma, mask, seed and layout."""
+
+    name: str
+    operation: Operation
+    device: str = "cpu"
+
+    def missing(self) -> str:
+        """Why it cannot run here, or nothing."""
+        return (
+            "" if self.device == "cpu" or torch.cuda.is_available() else f"there is no {self.device} device"
+        )
+
+    def run(
+        self,
+        x: Tensor,
+        dy: Tensor,
+        parameters: tuple[Tensor, Tensor],
+        mask: Tensor,
+        seed: Tensor,
+        layout: Layout,
+    ) -> Outcome:
+        """Run both passes; x and dy keep their strides on the way to the device."""
+        leaves = [tensor.to(self.device).detach().requires_grad_() for tensor in (x, *parameters)]
+        y = self.operation(leaves[0], leaves[1], leaves[2], mask.to(self.device), seed, layout)
+        gradients = torch.autograd.grad(y, leaves, dy.to(self.device))
+        return Outcome(*(tensor.detach().cpu() for tensor in (y, *gradients)))
+
+
+def _reference(
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+) -> Tensor:
+    y: Tensor = ReferenceNoise.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _operator(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout) -> Tensor:
+    axis, share, log_a, log_b = layout
+    y: Tensor = torch.ops.bmrs.noise(x, mu, log_sigma, mask, seed, axis, SHARES.index(share), log_a, log_b)
+    return y
+
+
+TRUTH = Implementation("reference", _reference)
+"""Computed on float64 copies of the arguments, it is what all others are compared with."""
+
+IMPLEMENTATIONS = (
+    TRUTH,
+    Implementation("numba", apply_noise),
+    Implementation("operator-cpu", _operator),
+    Implementation("operator-cuda", _operator, "cuda"),
+)
