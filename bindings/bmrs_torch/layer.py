@@ -98,8 +98,9 @@ class MultiplicativeNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
         if self.training:
-            self.saw_matrix = x.ndim == 2
-            if self._team is not None and not torch.compiler.is_compiling():
+            # What a layer sees is known after its first call: until then it draws alone.
+            known, self.saw_matrix = self.saw_matrix, x.ndim == 2
+            if known and self._team is not None and not torch.compiler.is_compiling():
                 noise = self._team.noise(self, x)
                 if noise is not None:
                     return x * noise

@@ -15,6 +15,7 @@ from numba import njit
 from bmrs_core.backends import numba_kernels
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
+from bmrs_core.backends.numba_kernels import align_stack, interleave
 from bmrs_kernels import numba_float32
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT
 from bmrs_kernels.numba_cache import cached_njit
@@ -184,6 +185,7 @@ def _prepare(
     mu: Any, log_sigma: Any, mask: Any, log_a: Any, log_b: Any, table: Any, order: Any, starts: Any
 ) -> Any:
     """Sort the structures and fill the table of their coefficients; return the first bad one, or -1."""
+    align_stack()
     bad = _first_bad(mu, log_sigma, mask, LIMIT)
     if bad >= 0:
         return bad
@@ -272,6 +274,7 @@ def _interior(
         p, q = _fractions(words[j], side[j])
         z = interior_draw(p, q, c6[j], c7[j], c8[j], c9[j])
         theta[j] = _theta(base[j], unit[j], z, mask[j], a, b)
+    interleave()
 
 
 @njit(**FAST)
@@ -293,6 +296,7 @@ def _tail(
         p, q = _fractions(words[j], side[j])
         v, _drop = tail_solution(p, q, c4[j], c5[j], c6[j], c7[j])
         theta[j] = _theta(base[j], unit[j], v, mask[j], a, b)
+    interleave()
 
 
 @njit(**FAST)
@@ -313,10 +317,12 @@ def _short(
         p, _q = _fractions(words[j], side[j])
         distance = short_draw(p, c4[j], c5[j], c6[j])
         theta[j] = _theta(base[j], unit[j], distance, mask[j], a, b)
+    interleave()
 
 
 def _draw(words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any) -> None:
     """Theta times mask of sorted structures from their words; the pruned are left as they are."""
+    align_stack()
     a = f32(log_a)
     b = f32(log_b)
     i, j = starts[0], starts[1]
@@ -395,6 +401,7 @@ def _interior_gradients(
         theta[j] = scale
         d_mu[j] = scale * by_mu
         d_log_sigma[j] = scale * unit[j] * by_log_sigma
+    interleave()
 
 
 @njit(**FAST)
@@ -424,6 +431,7 @@ def _tail_gradients(
         theta[j] = scale
         d_mu[j] = scale * by_mu
         d_log_sigma[j] = scale * unit[j] * by_log_sigma
+    interleave()
 
 
 @njit(**FAST)
@@ -450,12 +458,14 @@ def _short_gradients(
         theta[j] = scale
         d_mu[j] = scale * by_mu
         d_log_sigma[j] = scale * unit[j] * by_log_sigma
+    interleave()
 
 
 def _draw_gradients(
     words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
     """The same with the derivatives of theta times mask by mu and log sigma."""
+    align_stack()
     a = f32(log_a)
     b = f32(log_b)
     i, j = starts[0], starts[1]

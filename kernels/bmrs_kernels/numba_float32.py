@@ -25,6 +25,9 @@ __all__ = ["SUMMING", "compiled_texts", "exp", "log"]
 SUMMING: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc", "nsz"}}
 """Options of sums whose order is free."""
 
+NODES = 32
+"""Of the quadrature rule: two full SIMD registers of the widest kind, where 24 would be exact enough."""
+
 f32 = np.float32
 ZERO = f32(0.0)
 HALF = f32(0.5)
@@ -181,6 +184,7 @@ def minimum(x: float, y: float) -> float:
 
 ELEMENTARY = {
     "absolute": math.fabs,
+    "decay": exp,
     "exp": exp,
     "expm1": expm1,
     "log": log,
@@ -196,10 +200,10 @@ ELEMENTARY = {
 def compiled_texts() -> dict[str, Any]:
     """Return every formula by name as a Numba function of float32, inlined into whatever calls it."""
     scalars = {name: f32(value) for name, value in {**scalar_constants(), **FLOAT32_SCALARS}.items()}
-    rules = {
-        name: np.array(value, f32) if isinstance(value, tuple) else value if name == "MANY" else f32(value)
-        for name, value in FLOAT32_RULES.items()
-    }
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    t = (0.5 * (1.0 + nodes)).astype(f32)
+    rules = {name: f32(value) for name, value in FLOAT32_RULES.items() if not isinstance(value, tuple)}
+    rules |= {"MANY": NODES, "MANY_T": t, "MANY_TC": t[::-1].copy(), "MANY_W": (0.5 * weights).astype(f32)}
 
     def decorate(text: Any) -> Any:
         return njit(**(SUMMING if text.sums_over_nodes else FAST))(text)
