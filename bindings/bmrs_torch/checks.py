@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 
-from bmrs_kernels.contract import SHARES, Share
+from bmrs_kernels.contract import SHARES
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

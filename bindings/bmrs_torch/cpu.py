@@ -7,9 +7,16 @@ from torch import Tensor
 
 from bmrs_kernels import noise_cpu
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, Layout
-from bmrs_kernels.geometry import plan
+from bmrs_kernels.geometry import Plan, plan
 
-__all__ = ["as_arithmetic", "noise_backward", "noise_forward", "raise_unusable"]
+__all__ = [
+    "as_arithmetic",
+    "noise_backward",
+    "noise_forward",
+    "raise_unusable",
+    "scale_backward",
+    "scale_forward",
+]
 
 _NAMES = {
     torch.float32: "float32",
@@ -23,10 +30,7 @@ def noise_forward(
     x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
 ) -> Tensor:
     """Y = x·θ·mask, with the memory layout of `x`."""
-    y = torch.empty_like(x)
-    found = plan(x.shape, (x.stride(), y.stride()), layout)
-    if found is None:
-        return y.copy_(noise_forward(x.contiguous(), mu, log_sigma, mask, seed, layout))
+    x, y, found = _planned_forward(x, layout)
     if found.units:
         parameters = as_arithmetic(x.dtype, mu, log_sigma, mask)
         bad = noise_cpu.noise_forward(
@@ -54,13 +58,7 @@ def noise_backward(
     want_dx: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted."""
-    dx = torch.empty_like(x) if want_dx else x.new_empty(0)
-    found = plan(x.shape, (dy.stride(), x.stride(), (dx if want_dx else x).stride()), layout)
-    if found is None:
-        result, d_mu, d_log_sigma = noise_backward(
-            dy.contiguous(), x.contiguous(), mu, log_sigma, mask, seed, layout, want_dx
-        )
-        return dx.copy_(result) if want_dx else dx, d_mu, d_log_sigma
+    dy, x, dx, found = _planned_backward(dy, x, layout, want_dx)
     parameters = as_arithmetic(x.dtype, mu, log_sigma, mask)
     d_mu, d_log_sigma = torch.empty_like(parameters[0]), torch.empty_like(parameters[1])
     if not found.units:
@@ -82,12 +80,52 @@ def noise_backward(
     return dx, d_mu, d_log_sigma
 
 
+def scale_forward(x: Tensor, theta: Tensor, axis: int) -> Tensor:
+    """Y = x·θ for noise per sample that is drawn already, θ of shape (samples, structures)."""
+    x, y, found = _planned_forward(x, Layout(axis, "sample", 0.0, 0.0))
+    noise_cpu.scale_forward(_NAMES[x.dtype], found, (x.data_ptr(), y.data_ptr()), theta.data_ptr())
+    return y
+
+
+def scale_backward(dy: Tensor, x: Tensor, theta: Tensor, axis: int, want_dx: bool) -> tuple[Tensor, Tensor]:
+    """Return (dx, dθ); dx is an empty tensor if it is not wanted."""
+    dy, x, dx, found = _planned_backward(dy, x, Layout(axis, "sample", 0.0, 0.0), want_dx)
+    d_theta = torch.empty_like(theta)
+    noise_cpu.scale_backward(
+        _NAMES[x.dtype],
+        found,
+        (dy.data_ptr(), x.data_ptr(), dx.data_ptr() if want_dx else 0),
+        theta.data_ptr(),
+        d_theta.data_ptr(),
+    )
+    return dx, d_theta
+
+
+def _planned_forward(x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Plan]:
+    """Return x, y and the plan for them; x is copied only where its axes cannot be merged."""
+    y = torch.empty_like(x)
+    found = plan(x.shape, (x.stride(), y.stride()), layout)
+    if found is None:
+        return _planned_forward(x.contiguous(), layout)
+    return x, y, found
+
+
+def _planned_backward(
+    dy: Tensor, x: Tensor, layout: Layout, want_dx: bool
+) -> tuple[Tensor, Tensor, Tensor, Plan]:
+    dx = torch.empty_like(x) if want_dx else x.new_empty(0)
+    found = plan(x.shape, (dy.stride(), x.stride(), dx.stride() if want_dx else x.stride()), layout)
+    if found is None:
+        return _planned_backward(dy.contiguous(), x.contiguous(), layout, want_dx)
+    return dy, x, dx, found
+
+
 def raise_unusable(mu: Tensor, log_sigma: Tensor, structure: int, layer: str = "") -> None:
     """Raise the ValueError about a structure's parameters that a kernel refused."""
     prefix = f"{layer}: " if layer else ""
     raise ValueError(
-        f"{prefix}mu and log_sigma must be finite and |log_sigma| at most {LOG_SIGMA_LIMIT:g} where the mask is "
-        f"not 0, got mu={mu[structure].item():g}, log_sigma={log_sigma[structure].item():g} at structure "
+        f"{prefix}mu and log_sigma must be finite and |log_sigma| at most {LOG_SIGMA_LIMIT:g} where the mask "
+        f"is not 0, got mu={mu[structure].item():g}, log_sigma={log_sigma[structure].item():g} at structure "
         f"{structure}; the noise is undefined there and training must not go on from it"
     )
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bmrs_kernels import noise_cpu
-from bmrs_torch.joint import Team
 from bmrs_torch.cpu import as_arithmetic, raise_unusable
+from bmrs_torch.joint import Divergence, Team
+from bmrs_torch.operators import differentiable_once
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bmrs_torch.layer import MultiplicativeNoise
 
-__all__ = ["layer_divergences"]
+__all__ = ["divergence"]
 
 _library = torch.library.Library("bmrs", "FRAGMENT")
 _library.define(
@@ -30,8 +30,8 @@ Lists = tuple[
 ]
 
 
-def layer_divergences(layers: Mapping[str, MultiplicativeNoise]) -> tuple[Tensor, Tensor]:
-    """KL of each layer's noise, in nats, and the number of structures it sums over.
+def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
+    """KL of the noise of several layers from its prior, differentiable in `mu` and `log_sigma`.
 
     Parameters
     ----------
@@ -40,9 +40,7 @@ def layer_divergences(layers: Mapping[str, MultiplicativeNoise]) -> tuple[Tensor
 
     Returns
     -------
-    tuple of Tensor
-        Float64 and int64, shape (layers,): the sum over kept structures, differentiable in `mu` and
-        `log_sigma`, and how many those are.
+    Divergence
 
     Raises
     ------
@@ -63,7 +61,7 @@ def layer_divergences(layers: Mapping[str, MultiplicativeNoise]) -> tuple[Tensor
             values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
     except UnusableError as error:
         raise_unusable(mu[error.layer], log_sigma[error.layer], error.structure, list(layers)[error.layer])
-    return values, kept
+    return Divergence(values.sum(), values, kept)
 
 
 def _assemble(layers: Sequence[MultiplicativeNoise]) -> Team:
@@ -85,7 +83,7 @@ class UnusableError(ValueError):
 
 
 def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """KL and number of kept structures per layer, and the gradients of all structures, shape (2, structures)."""
+    """KL and kept structures of each layer, and the gradients of all structures, (2, structures)."""
     mu, log_sigma, mask, log_a, log_b = lists
     dtype = torch.float64 if any(m.dtype == torch.float64 for m in mu) else torch.float32
     # Held by name: what lies at an address must live until the kernel is done.
@@ -96,9 +94,9 @@ def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tenso
     )
     values, kept, bad = noise_cpu.divergence(
         str(dtype).removeprefix("torch."),
-        [[tensor.data_ptr() for tensor in tensors] for tensors in parameters],
+        np.array([[tensor.data_ptr() for tensor in tensors] for tensors in parameters], np.int64),
         sizes,
-        (np.array(log_a, np.float64), np.array(log_b, np.float64)),
+        np.array([log_a, log_b], np.float64),
         gradients.numpy() if want_gradients else None,
     )
     if bad >= 0:
@@ -144,7 +142,7 @@ class _Divergence(torch.autograd.Function):
         return values, kept
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors
         d_mu, d_log_sigma = _weighted(gradients, grad_outputs[0], *ctx.parameters)

@@ -12,6 +12,7 @@ from bmrs_torch.checks import check_bounds, check_input, check_parameters, check
 from bmrs_torch.joint import Team
 from bmrs_torch.moments import noise_mean
 from bmrs_torch.noise import multiplicative_noise
+from bmrs_torch.operators import scaled
 
 INITIAL_MU = 0.0
 INITIAL_LOG_SIGMA = -5.0
@@ -79,7 +80,6 @@ class MultiplicativeNoise(nn.Module):
         self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
         self.register_buffer("mask", torch.ones(num_structures))
         self._team: Team | None = None
-        self.saw_matrix = False
 
     @property
     def num_structures(self) -> int:
@@ -98,12 +98,10 @@ class MultiplicativeNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
         if self.training:
-            # What a layer sees is known after its first call: until then it draws alone.
-            known, self.saw_matrix = self.saw_matrix, x.ndim == 2
-            if known and self._team is not None and not torch.compiler.is_compiling():
+            if self._team is not None and not torch.compiler.is_compiling():
                 noise = self._team.noise(self, x)
                 if noise is not None:
-                    return x * noise
+                    return x * noise if x.ndim == 2 else scaled(x, noise, self.axis % x.ndim)
             return multiplicative_noise(
                 x,
                 self.mu,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bmrs_core import kl_divergence_grad, log_mean_grad
+from bmrs_torch.operators import differentiable_once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ class _Analytic(torch.autograd.Function):
         return torch.as_tensor(value).to(mu.device)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Multiply the incoming gradient by the stored derivatives."""
         gradients = (grad_outputs[0] * derivative for derivative in ctx.saved_tensors)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from bmrs_torch.divergence import layer_divergences
+from bmrs_torch.divergence import divergence
 from bmrs_torch.layer import noise_layers
 
 KlScale = Literal["elbo", "published"]
@@ -44,8 +45,7 @@ def kl_divergence(model: nn.Module) -> Tensor:
     >>> round(kl_divergence(MultiplicativeNoise(2)).item(), 2)
     14.54
     """
-    values, _kept = layer_divergences(noise_layers(model))
-    return values.sum()
+    return divergence(noise_layers(model)).total
 
 
 def elbo_loss(
@@ -114,9 +114,8 @@ def elbo_loss(
         raise ValueError(
             f"nll_mean must be a scalar, the mean over the minibatch, got shape {tuple(nll_mean.shape)}"
         )
-    values, kept = layer_divergences(noise_layers(model))
+    kl = divergence(noise_layers(model))
     if kl_scale == "elbo":
-        penalty = values.sum() * (kl_weight / num_samples)
-    else:
-        penalty = (values / kept)[kept > 0].mean() * kl_weight
-    return nll_mean + penalty.to(nll_mean.dtype)
+        return torch.add(nll_mean, kl.total.to(nll_mean.dtype), alpha=kl_weight / num_samples)
+    mean_of_means = (kl.values / kl.kept)[kl.kept > 0].mean()
+    return torch.add(nll_mean, mean_of_means.to(nll_mean.dtype), alpha=kl_weight)

@@ -12,7 +12,7 @@ from bmrs_core.formulas.truncated_lognormal import (
     kl_divergence_rare,
 )
 
-__all__ = ["boundary_terms", "kl_divergence_grad", "log_normalizer_grad", "tail_square_excess"]
+__all__ = ["boundary_terms", "kl_divergence_grad", "kl_gradient", "log_normalizer_grad", "tail_square_excess"]
 
 # Beyond this distance of both bounds from mu, E[y] and Cov(y, y^2) are exponentially small: sums over
 # nodes would leave rounding errors of 1e-16, boundary terms have full relative accuracy.
@@ -56,6 +56,16 @@ def log_normalizer_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, 
     return log_normal_mass(alpha, beta, w), d_mu, d_sigma
 
 
+def kl_gradient(
+    alpha: Real, beta: Real, w: Real, sigma: Real, covariance: Real, variance: Real
+) -> tuple[Real, Real]:
+    """Return (d/dmu, d/dsigma) of KL from Cov(y, y^2) and Var(y^2) as summed over nodes."""
+    mean, square_excess, third = boundary_terms(alpha, beta, w)
+    far = minimum(-alpha, beta) > FAR
+    at_bounds = mean + (third - mean * square_excess)
+    return -where(far, at_bounds, covariance) / (TWO * sigma), -variance / (TWO * sigma)
+
+
 def kl_divergence_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
     """Return (KL, d/dmu, d/dsigma): -Cov(y, y^2)/(2 sigma) and -Var(y^2)/(2 sigma)."""
     alpha = (a - mu) / sigma
@@ -64,9 +74,7 @@ def kl_divergence_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, R
     m, start, end = effective_support(alpha, beta, w)
     _j, tau, square = raw_moments(m, start, end, m)
     covariance, variance = central_moments(m, start, end, tau, square)
-    mean, square_excess, third = boundary_terms(alpha, beta, w)
-    far = minimum(-alpha, beta) > FAR
-    covariance = where(far, mean + (third - mean * square_excess), covariance)
+    d_mu, d_sigma = kl_gradient(alpha, beta, w, sigma, covariance, variance)
     rare = kl_divergence_is_rare(mu, sigma, a, b)
     value = where(rare, kl_divergence_rare(mu, sigma, a, b), kl_divergence_common(mu, sigma, a, b))
-    return value, -covariance / (TWO * sigma), -variance / (TWO * sigma)
+    return value, d_mu, d_sigma

@@ -17,7 +17,7 @@ PATIENCE = 1.0
 def announcing(what: str) -> Iterator[None]:
     """Write a line to standard error if the block takes longer than `PATIENCE`."""
     message = f"bmrs_kernels: compiling {what} for this CPU, once; the result is kept in Numba's disk cache"
-    timer = threading.Timer(PATIENCE, lambda: print(message, file=sys.stderr, flush=True))
+    timer = threading.Timer(PATIENCE, sys.stderr.write, (message + "\n",))
     timer.daemon = True
     timer.start()
     try:

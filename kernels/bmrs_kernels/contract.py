@@ -1,9 +1,10 @@
 """What every implementation of the noise operation computes, whatever it runs on.
 
 Forward
-    y = x * theta * mask, theta = exp(x_q(u)): one theta per entry of the *noise shape* (`Layout.noise_shape`),
-    x_q the quantile of the truncated normal of log theta (paper, Eq. 1 and 7), u = (k + 1/2) 2^-32 from word k of
-    Philox4x32-10 keyed by the seed and counted by the row-major index in the noise shape.
+    y = x * theta * mask, theta = exp(x_q(u)): one theta per entry of the *noise shape*
+    (`Layout.noise_shape`), x_q the quantile of the truncated normal of log theta (paper, Eq. 1 and 7),
+    u = (k + 1/2) 2^-32 from word k of Philox4x32-10 keyed by the seed and counted by the row-major index in
+    the noise shape.
 Backward
     dx = dy * theta * mask, dmu_c = sum of dy x mask dtheta/dmu over everything of structure c, dlog_sigma_c
     likewise with sigma dtheta/dsigma. theta is drawn again from the seed.
@@ -13,9 +14,9 @@ Shapes
     x, y, dy, dx: any shape of at least one axis, any strides; structures on `axis`. mu, log_sigma, mask: one
     entry per structure. seed: 64 bits.
 Dtypes
-    x, y, dy, dx: float32, float64, bfloat16 or float16; arithmetic in float64 for float64, else in float32, one
-    rounding at the end. mu, log_sigma and their gradients float32 (float64 for float64). Sums over samples and
-    positions are carried in float64 beyond short float32 runs.
+    x, y, dy, dx: float32, float64, bfloat16 or float16; arithmetic in float64 for float64, else in float32,
+    one rounding at the end. mu, log_sigma and their gradients float32 (float64 for float64). Sums over
+    samples and positions are carried in float64 beyond short float32 runs.
 Determinism
     Bit for bit the same for the same seed, whatever the number of threads.
 Masks

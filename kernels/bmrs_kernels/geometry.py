@@ -8,6 +8,7 @@ is what is drawn at once: the noise of `tile` samples, so that few structures st
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ class Plan(NamedTuple):
     def ranges(self) -> list[tuple[int, int]]:
         """First and last unit of each task."""
         bounds = [self.units * i // self.tasks for i in range(self.tasks + 1)]
-        return list(zip(bounds[:-1], bounds[1:], strict=True))
+        return list(itertools.pairwise(bounds))
 
 
 def _merged(sizes: tuple[int, ...], strides: Strides) -> int | None:
@@ -83,7 +84,7 @@ def _merged(sizes: tuple[int, ...], strides: Strides) -> int | None:
     if 0 in sizes:
         return 0
     kept = [(size, stride) for size, stride in zip(sizes, strides, strict=True) if size != 1]
-    for (_, outer), (size, inner) in zip(kept, kept[1:], strict=False):
+    for (_, outer), (size, inner) in itertools.pairwise(kept):
         if outer != size * inner:
             return None
     return kept[-1][1] if kept else 0
@@ -102,8 +103,7 @@ def _four_strides(shape: tuple[int, ...], strides: Strides, axis: int, samples: 
 def _walk(structures: int, elements: int, vector: bool, tensors: tuple[Strides, ...]) -> int:
     if vector:
         joint = all(
-            (elements == 1 or strides[3] == 1)
-            and (structures == 1 or strides[2] == (elements if elements > 1 else 1))
+            (elements == 1 or strides[3] == 1) and (structures == 1 or strides[2] == (max(1, elements)))
             for strides in tensors
         )
         return VECTOR if joint else STRIDED

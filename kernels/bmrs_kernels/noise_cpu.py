@@ -15,8 +15,6 @@ from bmrs_kernels.geometry import Plan
 from bmrs_kernels.tasks import run_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from bmrs_kernels.numba_joint import JointKernels
@@ -29,6 +27,8 @@ __all__ = [
     "joint_draw",
     "noise_backward",
     "noise_forward",
+    "scale_backward",
+    "scale_forward",
     "scaled_gradients",
 ]
 
@@ -117,11 +117,30 @@ def noise_backward(
     return bad
 
 
+def scale_forward(dtype: str, plan: Plan, tensors: tuple[int, int], theta: int) -> None:
+    """Write y = x theta for noise per sample that is drawn already.
+
+    Parameters
+    ----------
+    dtype, plan, tensors
+        As for :func:`noise_forward`.
+    theta : int
+        Address of [samples, structures], contiguous, float64 for float64, else float32.
+    """
+    _noise_kernels(dtype).scale_forward(plan.spec_address, *tensors, theta, plan.units, plan.width)
+
+
+def scale_backward(dtype: str, plan: Plan, tensors: tuple[int, int, int], theta: int, d_theta: int) -> None:
+    """Write dx and the gradient of theta, of its shape and type; see :func:`noise_backward`."""
+    kernels = _noise_kernels(dtype)
+    kernels.scale_backward(plan.spec_address, *tensors, theta, d_theta, plan.units, plan.width)
+
+
 def divergence(
     dtype: str,
-    addresses: Sequence[Sequence[int]],
+    addresses: NDArray[np.int64],
     sizes: NDArray[np.int64],
-    bounds: tuple[NDArray[np.float64], NDArray[np.float64]],
+    bounds: NDArray[np.float64],
     gradients: NDArray[np.floating] | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Return (KL per layer in nats, kept structures per layer, -1 or the first bad structure).
@@ -130,11 +149,11 @@ def divergence(
     ----------
     dtype : {"float32", "float64"}
         Of the parameters.
-    addresses : three sequences of int
+    addresses : ndarray of int64, shape (3, layers)
         Of mu, log_sigma and mask of each layer, contiguous.
     sizes : ndarray of int64
         Structures of each layer.
-    bounds : two ndarray of float64
+    bounds : ndarray of float64, shape (2, layers)
         log_a and log_b of each layer.
     gradients : ndarray, shape (2, structures of all layers), or None
         Where the derivatives by mu and log_sigma go.
@@ -143,9 +162,8 @@ def divergence(
     layers = sizes.size
     values, kept = np.empty(layers), np.empty(layers, np.int64)
     room = np.empty((2, 0), dtype) if gradients is None else gradients
-    pointers = np.array(addresses, np.int64)
     wanted = gradients is not None
-    bad = kernels.divergence(layers, *pointers, sizes, *bounds, values, kept, room[0], room[1], wanted)
+    bad = kernels.divergence(layers, *addresses, sizes, *bounds, values, kept, room[0], room[1], wanted)
     return values, kept, int(bad)
 
 
@@ -159,7 +177,8 @@ def scaled_gradients(
 
 
 def joint_draw(
-    addresses: Sequence[Sequence[int]],
+    addresses: NDArray[np.int64],
+    theta: NDArray[np.int64],
     sizes: NDArray[np.int64],
     bounds: tuple[float, float],
     seed: int,
@@ -169,8 +188,10 @@ def joint_draw(
 
     Parameters
     ----------
-    addresses : four sequences of int
-        Of mu, log_sigma, mask and theta of each layer, contiguous; theta is written, [samples, structures].
+    addresses : ndarray of int64, shape (3, layers)
+        Of mu, log_sigma and mask of each layer, contiguous.
+    theta : ndarray of int64, shape (layers,)
+        Where theta goes, [samples, structures].
     sizes : ndarray of int64
         Structures of each layer.
     bounds : tuple of float
@@ -180,13 +201,14 @@ def joint_draw(
     derivatives : ndarray, shape (2, samples, structures of all layers)
         Where those of theta by mu and log_sigma go.
     """
-    pointers = np.array(addresses, np.int64)
-    return int(_joint_kernels().draw(*pointers, sizes, *bounds, seed, derivatives[0], derivatives[1]))
+    draw = _joint_kernels().draw
+    return int(draw(*addresses, theta, sizes, *bounds, seed, derivatives[0], derivatives[1]))
 
 
 def add_joint_gradients(
-    addresses: Sequence[int],
+    addresses: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    starts: NDArray[np.int64],
     derivatives: NDArray[np.float32],
     gradients: NDArray[np.float32],
 ) -> None:
@@ -194,19 +216,21 @@ def add_joint_gradients(
 
     Parameters
     ----------
-    addresses : sequence of int
+    addresses : ndarray of int64
         Of the gradient of each layer's theta, contiguous; 0 for none.
     sizes, derivatives
         As for :func:`joint_draw`.
-    gradients : ndarray, shape (2, structures of all layers, and maybe more)
+    starts : ndarray of int64
+        Where each layer's structures start in `gradients`.
+    gradients : ndarray, shape (2, structures)
         What is added to.
     """
-    pointers = np.array(addresses, np.int64)
-    _joint_kernels().reduce(pointers, sizes, derivatives[0], derivatives[1], gradients[0], gradients[1])
+    reduce = _joint_kernels().reduce
+    reduce(addresses, sizes, starts, derivatives[0], derivatives[1], gradients[0], gradients[1])
 
 
 def _noise_kernels(dtype: str) -> NoiseKernels:
-    # Imported when first needed: binding the formulas to Numba takes longer than importing this package should.
+    # Imported when first needed: binding the formulas to Numba takes longer than an import should.
     from bmrs_kernels.numba_noise import noise_kernels
 
     return noise_kernels(dtype)

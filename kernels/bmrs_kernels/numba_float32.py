@@ -25,9 +25,6 @@ __all__ = ["SUMMING", "compiled_texts", "exp", "log"]
 SUMMING: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc", "nsz"}}
 """Options of sums whose order is free."""
 
-NODES = 32
-"""Of the quadrature rule: two full SIMD registers of the widest kind, where 24 would be exact enough."""
-
 f32 = np.float32
 ZERO = f32(0.0)
 HALF = f32(0.5)
@@ -82,7 +79,7 @@ def from_bits(_context: Any, _i: Any) -> Any:
 
 @intrinsic
 def scaled_bits(_context: Any, _i: Any, _k: Any) -> Any:
-    """i + (k << 23) in int32: what multiplies the float of the bits i by 2^k."""
+    """I + (k << 23) in int32: what multiplies the float of the bits i by 2^k."""
 
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.add(args[0], builder.shl(args[1], args[1].type(23)))
@@ -129,7 +126,7 @@ def _exp_tail(r: float) -> float:
 @njit(**FAST)
 def exp(x: float) -> float:
     """e^x for x < 88.7; 0 where it would be subnormal."""
-    k, r = _reduce(EXP_MIN if x < EXP_MIN else x)
+    k, r = _reduce(max(x, EXP_MIN))
     y = from_bits(scaled_bits(bits(ONE + _exp_tail(r)), bits(k + ROUND)))
     return ZERO if x < EXP_MIN else y
 
@@ -137,7 +134,7 @@ def exp(x: float) -> float:
 @njit(**FAST)
 def expm1(x: float) -> float:
     """e^x - 1 for x < 88 as 2^k (e^r - 1) + (2^k - 1)."""
-    k, r = _reduce(EXPM1_MIN if x < EXPM1_MIN else x)
+    k, r = _reduce(max(x, EXPM1_MIN))
     power = from_bits(scaled_bits(bits(ONE), bits(k + ROUND)))
     return _exp_tail(r) * power + (power - ONE)
 
@@ -173,13 +170,13 @@ def where(condition: bool, x: float, y: float) -> float:
 @njit(**FAST)
 def maximum(x: float, y: float) -> float:
     """Return the larger of the two; NaN if the first is."""
-    return y if x < y else x
+    return max(x, y)
 
 
 @njit(**FAST)
 def minimum(x: float, y: float) -> float:
     """Return the smaller of the two; NaN if the first is."""
-    return y if x > y else x
+    return min(x, y)
 
 
 ELEMENTARY = {
@@ -200,10 +197,10 @@ ELEMENTARY = {
 def compiled_texts() -> dict[str, Any]:
     """Return every formula by name as a Numba function of float32, inlined into whatever calls it."""
     scalars = {name: f32(value) for name, value in {**scalar_constants(), **FLOAT32_SCALARS}.items()}
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    t = (0.5 * (1.0 + nodes)).astype(f32)
-    rules = {name: f32(value) for name, value in FLOAT32_RULES.items() if not isinstance(value, tuple)}
-    rules |= {"MANY": NODES, "MANY_T": t, "MANY_TC": t[::-1].copy(), "MANY_W": (0.5 * weights).astype(f32)}
+    rules = {
+        name: np.array(value, f32) if isinstance(value, tuple) else value if name == "MANY" else f32(value)
+        for name, value in FLOAT32_RULES.items()
+    }
 
     def decorate(text: Any) -> Any:
         return njit(**(SUMMING if text.sums_over_nodes else FAST))(text)

@@ -24,6 +24,14 @@ __all__ = ["JointKernels", "joint_kernels"]
 f32 = np.float32
 
 
+# Bound by `joint_kernels`.
+prepare: Any = None
+draw_gradients: Any = None
+sorted_words: Any = None
+unsorted: Any = None
+gathered: Any = None
+
+
 class JointKernels(NamedTuple):
     """The kernels, in float32.
 
@@ -35,8 +43,8 @@ class JointKernels(NamedTuple):
         [samples, all structures], out. Returns the first structure, counted through all layers, whose
         parameters are unusable, or -1.
     reduce : callable
-        ``(d_theta, sizes, by_mu, by_log_sigma, d_mu, d_log_sigma)``: add the gradients of all structures that come of
-        theta's; an address of 0 stands for a gradient of 0.
+        ``(d_theta, sizes, starts, by_mu, by_log_sigma, d_mu, d_log_sigma)``: add what
+        comes of theta's gradients to those of all structures; an address of 0 stands for a gradient of 0.
     """
 
     draw: Any
@@ -103,7 +111,13 @@ def _draw(
 
 
 def _reduce(
-    d_theta_addresses: Any, sizes: Any, by_mu: Any, by_log_sigma: Any, d_mu: Any, d_log_sigma: Any
+    d_theta_addresses: Any,
+    sizes: Any,
+    starts: Any,
+    by_mu: Any,
+    by_log_sigma: Any,
+    d_mu: Any,
+    d_log_sigma: Any,
 ) -> None:
     samples = by_mu.shape[0]
     begin = 0
@@ -122,8 +136,8 @@ def _reduce(
                     total_mu[c] += g[c] * left[c] if left[c] != 0 else left[c]
                     total_log_sigma[c] += g[c] * right[c] if right[c] != 0 else right[c]
         for c in range(size):
-            d_mu[begin + c] += total_mu[c]
-            d_log_sigma[begin + c] += total_log_sigma[c]
+            d_mu[starts[layer] + c] += total_mu[c]
+            d_log_sigma[starts[layer] + c] += total_log_sigma[c]
         begin += size
 
 
@@ -136,7 +150,7 @@ def joint_kernels() -> JointKernels:
         f"int64({addresses}, {addresses}, {addresses}, {addresses}, {addresses}, float64, float64, int64, "
         f"{table}, {table})"
     )
-    reduce = f"void({addresses}, {addresses}, {table}, {table}, {row}, {row})"
+    reduce = f"void({addresses}, {addresses}, {addresses}, {table}, {table}, {row}, {row})"
     with announcing("the joint draw"):
         return JointKernels(
             cached_njit(_draw, name="joint", signature=draw, **names),

@@ -52,6 +52,24 @@ WALK = SPEC["walk"]
 STRIDES = len(SPEC)
 
 
+# What follows is bound to each format's own when its kernels are made: see `noise_kernels`.
+REAL: Any = None
+STORE: Any = None
+prepare: Any = None
+draw: Any = None
+draw_gradients: Any = None
+parameters: Any = None
+repeated: Any = None
+tiled: Any = None
+sorted_words: Any = None
+unsorted: Any = None
+one_structure: Any = None
+tile_forward: Any = None
+tile_backward: Any = None
+backward: Any = None
+reduce: Any = None
+
+
 class NoiseKernels(NamedTuple):
     """The kernels of one storage format.
 
@@ -68,12 +86,18 @@ class NoiseKernels(NamedTuple):
         ``(sums, tasks, width, structures, repeats, d_mu, d_log_sigma)``: add up the sums of all tasks in order.
     backward_serial : callable
         ``(plan, dy, …, log_b, units, tasks, width, d_mu, d_log_sigma)``: all tasks and their sum, in one call.
+    scale_forward : callable
+        ``(plan, x, y, theta, units, width)``: all units with noise already drawn.
+    scale_backward : callable
+        ``(plan, dy, x, dx, theta, d_theta, units, width)``: likewise; the gradient of theta is written.
     """
 
     forward: Any
     backward: Any
     reduce: Any
     backward_serial: Any
+    scale_forward: Any
+    scale_backward: Any
 
 
 def _repeated(source: Any, repeats: Any) -> Any:
@@ -170,6 +194,150 @@ def _one_structure(table: Any, order: Any, starts: Any, j: Any, run_table: Any, 
         run_starts[k] = run_table.shape[1] if j < starts[k] else 0
 
 
+def _tile_forward(spec: Any, x: Any, y: Any, row: Any, begin: Any, end: Any, theta: Any) -> None:
+    """Multiply positions `begin` to `end` of all samples of a row by its noise."""
+    sx = spec[STRIDES : STRIDES + 4]
+    sy = spec[STRIDES + 4 : STRIDES + 8]
+    structures = spec[STRUCTURES]
+    elements = spec[ELEMENTS]
+    per_element = spec[PER_ELEMENT] != 0
+    width = theta.size // spec[TILE]
+    for k in range(spec[TILE]):
+        sample = row * spec[TILE] + k
+        noise = theta[k * width : (k + 1) * width]
+        for p in range(begin, end):
+            ox = sample * sx[0] + p * sx[1]
+            oy = sample * sy[0] + p * sy[1]
+            if spec[WALK] == VECTOR:
+                vector_forward(x[ox : ox + width], y[oy : oy + width], noise)
+            elif spec[WALK] == SCALAR:
+                for c in range(structures):
+                    jx = ox + c * sx[2]
+                    jy = oy + c * sy[2]
+                    scalar_forward(x[jx : jx + elements], y[jy : jy + elements], noise[c])
+            else:
+                strided_forward(
+                    x,
+                    y,
+                    noise,
+                    (ox, oy),
+                    (sx[2], sx[3], sy[2], sy[3]),
+                    (structures, elements),
+                    per_element,
+                )
+
+
+def _tile_backward(
+    spec: Any,
+    dy: Any,
+    x: Any,
+    dx: Any,
+    row: Any,
+    begin: Any,
+    end: Any,
+    theta: Any,
+    stretch: Any,
+    products: Any,
+    wanted: Any,
+) -> None:
+    """The same backward: dx, if wanted, and the sums of dy x over the positions, one per theta."""
+    sg = spec[STRIDES : STRIDES + 4]
+    sx = spec[STRIDES + 4 : STRIDES + 8]
+    sd = spec[STRIDES + 8 : STRIDES + 12]
+    structures = spec[STRUCTURES]
+    elements = spec[ELEMENTS]
+    per_element = spec[PER_ELEMENT] != 0
+    width = theta.size // spec[TILE]
+    products[:] = 0.0
+    for k in range(spec[TILE]):
+        sample = row * spec[TILE] + k
+        low = k * width
+        high = low + width
+        for start in range(begin, end, STRETCH):
+            stretch[low:high] = 0
+            for p in range(start, min(start + STRETCH, end)):
+                og = sample * sg[0] + p * sg[1]
+                ox = sample * sx[0] + p * sx[1]
+                od = sample * sd[0] + p * sd[1]
+                if spec[WALK] == VECTOR:
+                    vector_backward(
+                        dy[og : og + width],
+                        x[ox : ox + width],
+                        dx[od : od + width],
+                        theta[low:high],
+                        stretch[low:high],
+                        wanted,
+                    )
+                elif spec[WALK] == SCALAR:
+                    for c in range(structures):
+                        jg = og + c * sg[2]
+                        jx = ox + c * sx[2]
+                        jd = od + c * sd[2]
+                        products[low + c] += scalar_backward(
+                            dy[jg : jg + elements],
+                            x[jx : jx + elements],
+                            dx[jd : jd + elements],
+                            theta[low + c],
+                            wanted,
+                        )
+                else:
+                    strided_backward(
+                        dy,
+                        x,
+                        dx,
+                        theta[low:high],
+                        products[low:high],
+                        (og, ox, od),
+                        (sg[2], sg[3], sx[2], sx[3], sd[2], sd[3]),
+                        (structures, elements),
+                        per_element,
+                        wanted,
+                    )
+            for i in range(low, high):
+                products[i] += stretch[i]
+
+
+def _scale_forward(
+    plan_address: Any, x_address: Any, y_address: Any, theta_address: Any, units: Any, width: Any
+) -> None:
+    spec = carray(address_to_pointer(plan_address), STRIDES + 8, np.int64)
+    x = carray(address_to_pointer(x_address), ENDLESS, STORE)
+    y = carray(address_to_pointer(y_address), ENDLESS, STORE)
+    theta = carray(address_to_pointer(theta_address), (spec[ROWS], width), REAL)
+    for unit in range(units):
+        row = unit // spec[CHUNKS]
+        begin = (unit % spec[CHUNKS]) * spec[CHUNK]
+        tile_forward(spec, x, y, row, begin, min(begin + spec[CHUNK], spec[POSITIONS]), theta[row])
+
+
+def _scale_backward(
+    plan_address: Any,
+    dy_address: Any,
+    x_address: Any,
+    dx_address: Any,
+    theta_address: Any,
+    d_theta_address: Any,
+    units: Any,
+    width: Any,
+) -> None:
+    spec = carray(address_to_pointer(plan_address), STRIDES + 12, np.int64)
+    dy = carray(address_to_pointer(dy_address), ENDLESS, STORE)
+    x = carray(address_to_pointer(x_address), ENDLESS, STORE)
+    dx = carray(address_to_pointer(dx_address), ENDLESS, STORE)
+    theta = carray(address_to_pointer(theta_address), (spec[ROWS], width), REAL)
+    d_theta = carray(address_to_pointer(d_theta_address), (spec[ROWS], width), REAL)
+    d_theta[:] = 0
+    stretch = np.empty(width, REAL)
+    products = np.empty(width, np.float64)
+    for unit in range(units):
+        row = unit // spec[CHUNKS]
+        begin = (unit % spec[CHUNKS]) * spec[CHUNK]
+        end = min(begin + spec[CHUNK], spec[POSITIONS])
+        tile_backward(spec, dy, x, dx, row, begin, end, theta[row], stretch, products, dx_address != 0)
+        for i in range(width):
+            d_theta[row, i] += products[i]
+
+
 def _forward(
     plan_address: Any,
     x_address: Any,
@@ -257,29 +425,7 @@ def _forward(
             )
             unsorted(theta, order, starts, values)
             drawn = row
-        for k in range(spec[TILE]):
-            sample = row * spec[TILE] + k
-            noise = theta[k * tile_width : (k + 1) * tile_width]
-            for p in range(begin, end):
-                ox = sample * sx[0] + p * sx[1]
-                oy = sample * sy[0] + p * sy[1]
-                if spec[WALK] == VECTOR:
-                    vector_forward(x[ox : ox + tile_width], y[oy : oy + tile_width], noise)
-                elif spec[WALK] == SCALAR:
-                    for c in range(structures):
-                        jx = ox + c * sx[2]
-                        jy = oy + c * sy[2]
-                        scalar_forward(x[jx : jx + elements], y[jy : jy + elements], noise[c])
-                else:
-                    strided_forward(
-                        x,
-                        y,
-                        noise,
-                        (ox, oy),
-                        (sx[2], sx[3], sy[2], sy[3]),
-                        (structures, elements),
-                        per_element,
-                    )
+        tile_forward(spec, x, y, row, begin, end, theta)
     return -1
 
 
@@ -420,53 +566,7 @@ def _backward(
             unsorted(by_mu, order, starts, values)
             unsorted(by_log_sigma, order, starts, values)
             drawn = row
-        products[:] = 0.0
-        for k in range(spec[TILE]):
-            sample = row * spec[TILE] + k
-            low = k * tile_width
-            high = low + tile_width
-            for start in range(begin, end, STRETCH):
-                stretch[low:high] = 0
-                for p in range(start, min(start + STRETCH, end)):
-                    og = sample * sg[0] + p * sg[1]
-                    ox = sample * sx[0] + p * sx[1]
-                    od = sample * sd[0] + p * sd[1]
-                    if spec[WALK] == VECTOR:
-                        vector_backward(
-                            dy[og : og + tile_width],
-                            x[ox : ox + tile_width],
-                            dx[od : od + tile_width],
-                            theta[low:high],
-                            stretch[low:high],
-                            wanted,
-                        )
-                    elif spec[WALK] == SCALAR:
-                        for c in range(structures):
-                            jg = og + c * sg[2]
-                            jx = ox + c * sx[2]
-                            jd = od + c * sd[2]
-                            products[low + c] += scalar_backward(
-                                dy[jg : jg + elements],
-                                x[jx : jx + elements],
-                                dx[jd : jd + elements],
-                                theta[low + c],
-                                wanted,
-                            )
-                    else:
-                        strided_backward(
-                            dy,
-                            x,
-                            dx,
-                            theta[low:high],
-                            products[low:high],
-                            (og, ox, od),
-                            (sg[2], sg[3], sx[2], sx[3], sd[2], sd[3]),
-                            (structures, elements),
-                            per_element,
-                            wanted,
-                        )
-                for i in range(low, high):
-                    products[i] += stretch[i]
+        tile_backward(spec, dy, x, dx, row, begin, end, theta, stretch, products, wanted)
         for i in range(width):
             if theta[i] != 0:
                 sums[0, i] += products[i] * by_mu[i]
@@ -546,6 +646,8 @@ _SIGNATURES = {
     "backward": f"int64({_ADDRESSES}, {_ADDRESSES}, int64, {_REST}, int64)",
     "reduce": "void(int64, int64, int64, int64, int64, int64, int64)",
     "backward_serial": f"int64({_ADDRESSES}, {_ADDRESSES}, int64, {_REST}, int64, int64, int64)",
+    "scale_forward": f"void({_ADDRESSES}, {_ADDRESSES})",
+    "scale_backward": f"void({_ADDRESSES}, {_ADDRESSES}, int64, int64)",
 }
 
 
@@ -565,7 +667,9 @@ def noise_kernels(dtype: str) -> NoiseKernels:
         for text in (_one_structure, _repeated, _tiled):
             names[text.__name__[1:]] = cached_njit(text)
         names["parameters"] = cached_njit(_parameters, name=real, **names)
-        for text in (_forward, _backward, _reduce, _backward_serial):
+        for text in (_tile_forward, _tile_backward):
+            names[text.__name__[1:]] = cached_njit(text, name=dtype, **names)
+        for text in (_forward, _backward, _reduce, _backward_serial, _scale_forward, _scale_backward):
             name = text.__name__[1:]
             names[name] = cached_njit(text, name=dtype, signature=_SIGNATURES[name], **names)
     return NoiseKernels(*(names[name] for name in NoiseKernels._fields))

@@ -110,19 +110,20 @@ def to_half(value: Any) -> Any:
     return np.int16(unsigned | np.int32(np.int32(i & SIGN) >> S16))
 
 
+# Numba compares the names of an overload's arguments, and takes nothing but a function of its own.
 @overload(widen, jit_options=_INLINED)
 def _widen(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     if value == types.uint16:
-        return lambda value: from_bfloat(value)
+        return lambda value: from_bfloat(value)  # noqa: PLW0108
     if value == types.int16:
-        return lambda value: from_half(value)
+        return lambda value: from_half(value)  # noqa: PLW0108
     return lambda value: value
 
 
 @overload(narrow, jit_options=_INLINED)
 def _narrow(value, like):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG001
     if like == types.uint16:
-        return lambda value, like: to_bfloat(value)
+        return lambda value, like: to_bfloat(value)  # noqa: ARG005
     if like == types.int16:
-        return lambda value, like: to_half(value)
-    return lambda value, like: value
+        return lambda value, like: to_half(value)  # noqa: ARG005
+    return lambda value, like: value  # noqa: ARG005

@@ -15,24 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 __all__ = ["run_tasks"]
 
 _lock = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
+    key = (os.getpid(), threads)
     with _lock:
-        if threads not in _pools:
-            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="bmrs_kernels")
-        return _pools[threads]
-
-
-def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _pools.clear()
+        if key not in _pools:
+            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="bmrs_kernels")
+        return _pools[key]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    # Another thread may hold the lock at the moment of a fork, and would never give it back in the child.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def run_tasks(task: Callable[[int], int], count: int, threads: int) -> int:
