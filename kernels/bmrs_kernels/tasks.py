@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 __all__ = ["run_tasks"]
 
@@ -43,7 +43,11 @@ def run_tasks(task: Callable[[int], int], count: int, threads: int) -> int:
     pool = _pool(threads)
     share = helpers + 1
     futures = [pool.submit(_stride, task, i, count, share) for i in range(1, share)]
-    results = [_stride(task, 0, count, share), *(future.result() for future in futures)]
+    try:
+        own = _stride(task, 0, count, share)
+    finally:
+        wait(futures)  # an interrupted caller frees the memory that they write to
+    results = [own, *(future.result() for future in futures)]
     failed = [result for result in results if result >= 0]
     return min(failed) if failed else -1
 
