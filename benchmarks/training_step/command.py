@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(str(error))
     on = console()
     device = torch.device(options.device)
-    adam = Adam(options.fused, options.groups)
+    adam = Adam(options.fused, not options.one_group)
     settings = Settings(adam, options.rounds, options.seconds, options.seed, device)
     machine = this_machine(torch.cuda.get_device_name() if device.type == "cuda" else None)
     installed = versions(*PACKAGES)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
             "seed": options.seed,
             "threads": options.threads,
             "device": options.device,
-            "adam": {"fused": options.fused, "parameter_groups": options.groups},
+            "adam": {"fused": options.fused, "parameter_groups": not options.one_group},
         }
         whole = run_record(machine, installed, ["training-step", *arguments], **about)
         write(whole | {"networks": [record(result) for result in results]}, options.json)
@@ -71,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--fused", action="store_true", help="fused Adam for all, instead of torch's default")
     add(
-        "--groups",
+        "--one-group",
         action="store_true",
-        help="bmrs_torch's parameters in the two groups of parameter_groups, which Adam updates one by one",
+        help="give Adam bmrs_torch's parameters in one group, not in the two of parameter_groups",
     )
     add_common_options(parser, seconds=SECONDS, per="network")
     return parser

@@ -21,6 +21,8 @@ from bmrs_core import kl_divergence
 SAME_LOSS, SAME_DIRECTION = 0.05, 0.95
 # The naive KL is a float32 formula.
 SAME_KL = 1e-3
+CONSECUTIVE = 20
+"""Steps in a row, at least: training is one network's steps, not turns of several."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,12 @@ def _direction(parameters: list[nn.Parameter]) -> NDArray[np.float64]:
 
 
 def _passes(clock: Clock, step: Step) -> int:
-    return enough_passes(clock, step.forward, step.backward, nothing)
+    return max(CONSECUTIVE, enough_passes(clock, step.forward, step.backward, nothing))
 
 
 def _batch(clock: Clock, step: Step, passes: int) -> Laps:
+    """Train for some steps in a row, the first of them untimed: another network's lies in the caches."""
+    clock.batch(step.forward, step.backward, 1, nothing)
     return clock.batch(step.forward, step.backward, passes, nothing)
 
 

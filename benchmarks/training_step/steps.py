@@ -29,11 +29,12 @@ class Adam:
     fused : bool
         One kernel for all parameters.
     groups : bool
-        With the package's noise, weights and noise in groups of their own, as `parameter_groups` makes them.
+        With the package's noise, weights and noise in groups of their own, as `parameter_groups` makes them
+        and the package recommends.
     """
 
     fused: bool = False
-    groups: bool = False
+    groups: bool = True
 
 
 class Step:

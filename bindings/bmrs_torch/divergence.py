@@ -150,7 +150,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _divergence(*lists: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _evaluate(lists, want_gradients=True)  # type: ignore[arg-type]
+    return _evaluate(lists, want_gradients=True)
 
 
 def _divergence_fake(mu: Sequence[Tensor], *_rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -161,7 +161,9 @@ class Team:
         found = [(layer, qualified, _tensors(layer)) for layer, qualified in self._members.items()]
         plain = [_is_plain(*tensors) for _, _, tensors in found]
         with_divergence = self._divergence_wanted and all(plain)
-        layers, places, tensors = [], [], []
+        layers: list[MultiplicativeNoise] = []
+        places: list[int] = []
+        tensors: list[tuple[Tensor, Tensor, Tensor]] = []
         for (layer, qualified, own), usable in zip(found, plain, strict=True):
             draws = usable and qualified and layer.training and (layer.log_a, layer.log_b) == bounds
             if draws:
@@ -285,4 +287,5 @@ class _JointStep(torch.autograd.Function):
 
 
 def _raise_unusable(layers: list[MultiplicativeNoise], structure: int) -> None:
-    raise_unusable(*(torch.cat([_tensors(layer)[k] for layer in layers]) for k in range(2)), structure)
+    mu, log_sigma = (torch.cat([_tensors(layer)[k] for layer in layers]) for k in range(2))
+    raise_unusable(mu, log_sigma, structure)

@@ -21,8 +21,9 @@ INITIAL_LOG_SIGMA = -5.0
 class MultiplicativeNoise(nn.Module):
     """Learnt multiplicative noise on the structures of a layer (paper, Eq. 1 and 7).
 
-    In training the activations of structure c are multiplied by a random θ_c, in evaluation by E[θ_c], which
-    is computed anew on every call and so never stale. Structures whose mask is 0 give 0 in both.
+    In training the activations of structure c are multiplied by a random θ_c, in evaluation by E[θ_c], kept
+    between calls while the parameters and the mask are what they were. Structures whose mask is 0 give 0 in
+    both.
 
     Parameters
     ----------
@@ -80,6 +81,7 @@ class MultiplicativeNoise(nn.Module):
         self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
         self.register_buffer("mask", torch.ones(num_structures))
         self._team: Team | None = None
+        self._expectation: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def num_structures(self) -> int:
@@ -92,8 +94,22 @@ class MultiplicativeNoise(nn.Module):
 
     def expected_noise(self) -> Tensor:
         """E[θ]·mask, float64, shape (num_structures,); differentiable in the parameters."""
-        check_parameters(self.mu, self.log_sigma)
-        return noise_mean(self.mu, self.log_sigma, log_a=self.log_a, log_b=self.log_b) * self.mask
+        kept = self.kept()
+        mu, log_sigma = torch.where(kept, self.mu, 0.0), torch.where(kept, self.log_sigma, 0.0)
+        if not torch.compiler.is_compiling():
+            check_parameters(mu, log_sigma)
+        return noise_mean(mu, log_sigma, log_a=self.log_a, log_b=self.log_b) * self.mask
+
+    def _expected_noise_again(self) -> Tensor:
+        """E[θ]·mask without a graph: kept, and compared with what it was computed from, so never stale."""
+        now = (self.mu.detach(), self.log_sigma.detach(), self.mask)
+        cached = self._expectation
+        if cached is not None and all(map(_identical, cached[:3], now)):
+            return cached[3]
+        mu, log_sigma, mask = (t.clone() for t in now)
+        scale = self.expected_noise().detach()
+        self._expectation = (mu, log_sigma, mask, scale)
+        return scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
@@ -114,7 +130,9 @@ class MultiplicativeNoise(nn.Module):
             )
         front = structure_axis(x, self.axis, self.share)
         check_input(x, self.mu, front)
-        scale = self.expected_noise().to(x.dtype)
+        # On another device a comparison would wait for it.
+        again = not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and self.mu.is_cpu
+        scale = (self._expected_noise_again() if again else self.expected_noise()).to(x.dtype)
         return x * scale.view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
 
     @property
@@ -134,6 +152,10 @@ class MultiplicativeNoise(nn.Module):
             f"{self.num_structures}, pruned={pruned}, axis={self.axis}, share={self.share!r}, "
             f"log_a={self.log_a:g}, log_b={self.log_b:g}"
         )
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:

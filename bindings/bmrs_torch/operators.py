@@ -73,8 +73,11 @@ class _Noise(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, mu, log_sigma, mask, seed = ctx.saved_tensors
         want_dx = ctx.needs_input_grad[0]
-        dx, d_mu, d_log_sigma = cpu.noise_backward(grad_outputs[0], *ctx.saved_tensors, ctx.layout, want_dx)
+        dx, d_mu, d_log_sigma = cpu.noise_backward(
+            grad_outputs[0], x, mu, log_sigma, mask, seed, ctx.layout, want_dx
+        )
         return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
 
 
@@ -94,8 +97,9 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, theta = ctx.saved_tensors
         want_dx = ctx.needs_input_grad[0]
-        dx, d_theta = cpu.scale_backward(grad_outputs[0], *ctx.saved_tensors, ctx.axis, want_dx)
+        dx, d_theta = cpu.scale_backward(grad_outputs[0], x, theta, ctx.axis, want_dx)
         return dx if want_dx else None, d_theta, None
 
 

@@ -120,8 +120,11 @@ class ReferenceNoise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, mu and log_sigma; mask, seed and layout have none."""
+        x, mu, log_sigma, mask, seed = ctx.saved_tensors
         want_dx = ctx.needs_input_grad[0]
-        dx, d_mu, d_log_sigma = reference_backward(grad_outputs[0], *ctx.saved_tensors, ctx.layout, want_dx)
+        dx, d_mu, d_log_sigma = reference_backward(
+            grad_outputs[0], x, mu, log_sigma, mask, seed, ctx.layout, want_dx
+        )
         return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
 
 

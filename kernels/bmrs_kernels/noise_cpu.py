@@ -159,11 +159,10 @@ def divergence(
         Where the derivatives by mu and log_sigma go.
     """
     kernels = _kl_kernels(dtype)
-    layers = sizes.size
-    values, kept = np.empty(layers), np.empty(layers, np.int64)
+    values, kept = np.empty(sizes.size), np.empty(sizes.size, np.int64)
     room = np.empty((2, 0), dtype) if gradients is None else gradients
     wanted = gradients is not None
-    bad = kernels.divergence(layers, *addresses, sizes, *bounds, values, kept, room[0], room[1], wanted)
+    bad = kernels.divergence(*addresses, sizes, *bounds, values, kept, room[0], room[1], wanted)
     return values, kept, int(bad)
 
 

@@ -111,20 +111,20 @@ def exponent(_context: Any, _i: Any) -> Any:
 
 
 @njit(**FAST)
-def _reduce(x: float) -> tuple[float, float]:
+def _reduce(x: Any) -> Any:
     """Return k, r with x = k log 2 + r and |r| <= log(2)/2."""
     k = (x * LOG2_E + ROUND) - ROUND
     return k, (x - k * LN2_HIGH) - k * LN2_LOW
 
 
 @njit(**FAST)
-def _exp_tail(r: float) -> float:
+def _exp_tail(r: Any) -> Any:
     """e^r - 1 for |r| <= log(2)/2."""
     return r + r * r * (((((E7 * r + E6) * r + E5) * r + E4) * r + E3) * r + E2)
 
 
 @njit(**FAST)
-def exp(x: float) -> float:
+def exp(x: Any) -> Any:
     """e^x for x < 88.7; 0 where it would be subnormal."""
     k, r = _reduce(max(x, EXP_MIN))
     y = from_bits(scaled_bits(bits(ONE + _exp_tail(r)), bits(k + ROUND)))
@@ -132,7 +132,7 @@ def exp(x: float) -> float:
 
 
 @njit(**FAST)
-def expm1(x: float) -> float:
+def expm1(x: Any) -> Any:
     """e^x - 1 for x < 88 as 2^k (e^r - 1) + (2^k - 1)."""
     k, r = _reduce(max(x, EXPM1_MIN))
     power = from_bits(scaled_bits(bits(ONE), bits(k + ROUND)))
@@ -140,7 +140,7 @@ def expm1(x: float) -> float:
 
 
 @njit(**FAST)
-def log(x: float) -> float:
+def log(x: Any) -> Any:
     """Natural logarithm of a positive, normal, finite x."""
     i = bits(x)
     m = from_bits(mantissa_bits(i))
@@ -155,26 +155,26 @@ def log(x: float) -> float:
 
 
 @njit(**EXACT)
-def log1p(x: float) -> float:
+def log1p(x: Any) -> Any:
     """log(1 + x) as log u + (x - (u - 1))/u with u = 1 + x rounded."""
     u = ONE + x
     return log(u) + (x - (u - ONE)) / u
 
 
 @njit(**FAST)
-def where(condition: bool, x: float, y: float) -> float:
+def where(condition: Any, x: Any, y: Any) -> Any:
     """Return x where the condition holds, else y."""
     return x if condition else y
 
 
 @njit(**FAST)
-def maximum(x: float, y: float) -> float:
+def maximum(x: Any, y: Any) -> Any:
     """Return the larger of the two; NaN if the first is."""
     return max(x, y)
 
 
 @njit(**FAST)
-def minimum(x: float, y: float) -> float:
+def minimum(x: Any, y: Any) -> Any:
     """Return the smaller of the two; NaN if the first is."""
     return min(x, y)
 
@@ -197,10 +197,10 @@ ELEMENTARY = {
 def compiled_texts() -> dict[str, Any]:
     """Return every formula by name as a Numba function of float32, inlined into whatever calls it."""
     scalars = {name: f32(value) for name, value in {**scalar_constants(), **FLOAT32_SCALARS}.items()}
-    rules = {
-        name: np.array(value, f32) if isinstance(value, tuple) else value if name == "MANY" else f32(value)
-        for name, value in FLOAT32_RULES.items()
-    }
+    rules: dict[str, Any] = dict(FLOAT32_RULES)
+    for name, value in rules.items():
+        if name != "MANY":
+            rules[name] = np.array(value, f32) if isinstance(value, tuple) else f32(value)
 
     def decorate(text: Any) -> Any:
         return njit(**(SUMMING if text.sums_over_nodes else FAST))(text)

@@ -14,9 +14,10 @@ from numba import carray
 
 from bmrs_kernels.announce import announcing
 from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_draws import COEFFICIENTS, DRAWS
-from bmrs_kernels.numba_noise import sorting_kernels
+from bmrs_kernels.numba_coefficients import COEFFICIENTS, PREPARE
+from bmrs_kernels.numba_draws import DRAWS
 from bmrs_kernels.numba_philox import fill_words
+from bmrs_kernels.numba_rows import row_kernels
 from bmrs_kernels.numba_storage import address_to_pointer
 
 __all__ = ["JointKernels", "joint_kernels"]
@@ -144,7 +145,12 @@ def _reduce(
 @functools.cache
 def joint_kernels() -> JointKernels:
     """Return the compiled kernels."""
-    names = {**DRAWS["float32"], **sorting_kernels(), "gathered": cached_njit(_gathered)}
+    names = {
+        "prepare": PREPARE["float32"],
+        **DRAWS["float32"],
+        **row_kernels("float32"),
+        "gathered": cached_njit(_gathered),
+    }
     addresses, table, row = "int64[::1]", "float32[:,::1]", "float32[::1]"
     draw = (
         f"int64({addresses}, {addresses}, {addresses}, {addresses}, {addresses}, float64, float64, int64, "

@@ -47,6 +47,7 @@ WEIGHTS = np.array(FLOAT32_RULES["MANY_W"], f32)
 REAL: Any = None
 LIMIT: Any = None
 divergences: Any = None
+gather: Any = None
 gradients: Any = None
 
 
@@ -56,7 +57,7 @@ class KlKernels(NamedTuple):
     Parameters
     ----------
     divergence : callable
-        ``(layers, mu, log_sigma, mask, sizes, log_a, log_b, values, kept, d_mu, d_log_sigma, wanted) -> bad``:
+        ``(mu, log_sigma, mask, sizes, log_a, log_b, values, kept, d_mu, d_log_sigma, wanted) -> bad``:
         arrays of addresses and of sizes per layer in, the sum over kept structures and their number per
         layer out, and the gradients of all structures, flat. Returns the first structure, counted through
         all layers, whose parameters are unusable, or -1.
@@ -87,7 +88,7 @@ def _gradients_float64(mu: Any, sigma: Any, a: Any, b: Any, d_mu: Any, d_log_sig
 def _gradients_float32(
     all_mu: Any, all_sigma: Any, all_a: Any, all_b: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
-    """The sums over nodes with the gates innermost: SIMD over them, where a gate's own 24 nodes fill little."""
+    """The sums over nodes with the gates innermost: SIMD over them; 24 nodes of one would fill little."""
     align_stack()
     mu = all_mu.astype(np.float32)
     sigma = all_sigma.astype(np.float32)
@@ -159,8 +160,23 @@ def _add_central_moments(
         variance[c] += g * (square * square)
 
 
+def _gather(
+    mu: Any, log_sigma: Any, mask: Any, log_a: Any, log_b: Any, m: Any, s: Any, a: Any, b: Any, alive: Any
+) -> Any:
+    """One layer's parameters, harmless ones where it is pruned; return the first bad structure or -1."""
+    for c in range(mu.size):
+        alive[c] = mask[c] != 0
+        usable = np.isfinite(mu[c]) and abs(log_sigma[c]) <= LIMIT
+        if alive[c] and not usable:
+            return c
+        m[c] = mu[c] if usable else 0.0
+        s[c] = exp_float64(np.float64(log_sigma[c])) if usable else 1.0
+        a[c] = log_a
+        b[c] = log_b
+    return -1
+
+
 def _divergence(
-    layers: Any,
     mu_addresses: Any,
     log_sigma_addresses: Any,
     mask_addresses: Any,
@@ -180,26 +196,28 @@ def _divergence(
     b = np.empty(total)
     every = np.empty(total)
     alive = np.empty(total, np.uint8)
-    i = 0
-    for layer in range(layers):
-        layer_mu = carray(address_to_pointer(mu_addresses[layer]), sizes[layer], REAL)
-        layer_log_sigma = carray(address_to_pointer(log_sigma_addresses[layer]), sizes[layer], REAL)
-        layer_mask = carray(address_to_pointer(mask_addresses[layer]), sizes[layer], REAL)
-        for c in range(sizes[layer]):
-            alive[i] = layer_mask[c] != 0
-            usable = np.isfinite(layer_mu[c]) and abs(layer_log_sigma[c]) <= LIMIT
-            if alive[i] and not usable:
-                return i
-            mu[i] = layer_mu[c] if usable else 0.0
-            sigma[i] = layer_log_sigma[c] if usable else 0.0
-            a[i] = log_a[layer]
-            b[i] = log_b[layer]
-            i += 1
-    for i in range(total):
-        sigma[i] = exp_float64(sigma[i])
+    start = 0
+    for layer in range(sizes.size):
+        size = sizes[layer]
+        stop = start + size
+        bad = gather(
+            carray(address_to_pointer(mu_addresses[layer]), size, REAL),
+            carray(address_to_pointer(log_sigma_addresses[layer]), size, REAL),
+            carray(address_to_pointer(mask_addresses[layer]), size, REAL),
+            log_a[layer],
+            log_b[layer],
+            mu[start:stop],
+            sigma[start:stop],
+            a[start:stop],
+            b[start:stop],
+            alive[start:stop],
+        )
+        if bad >= 0:
+            return start + bad
+        start = stop
     divergences(mu, sigma, a, b, every)
     i = 0
-    for layer in range(layers):
+    for layer in range(sizes.size):
         values[layer] = 0.0
         kept[layer] = 0
         for _ in range(sizes[layer]):
@@ -231,14 +249,14 @@ def kl_kernels(dtype: str) -> KlKernels:
     wide = dtype == "float64"
     names = {
         "REAL": np.dtype(dtype).type,
-        "LIMIT": 700.0 if wide else LOG_SIGMA_LIMIT,
+        "gather": cached_njit(_gather, name=dtype, LIMIT=700.0 if wide else LOG_SIGMA_LIMIT),
         "divergences": cached_njit(_values),
         "gradients": cached_njit(_gradients_float64 if wide else _gradients_float32),
     }
     real = "float64" if wide else "float32"
     addresses, sums, flat = "int64[::1]", "float64[::1]", f"{real}[::1]"
     divergence = (
-        f"int64(int64, {addresses}, {addresses}, {addresses}, {addresses}, {sums}, {sums}, {sums}, {addresses}, "
+        f"int64({addresses}, {addresses}, {addresses}, {addresses}, {sums}, {sums}, {sums}, {addresses}, "
         f"{flat}, {flat}, boolean)"
     )
     scale = f"void({addresses}, {sums}, {flat}, {flat}, {flat}, {flat})"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bmrs_kernels import numba_draws
+from bmrs_kernels import numba_coefficients, numba_draws
 from bmrs_kernels.numba_cache import cached_njit
 from bmrs_kernels.numba_float32 import compiled_texts
 from tests.core.truth_tables import Table, load
@@ -22,18 +22,18 @@ EPS = float(np.finfo(np.float32).eps)
 DOMAINS = pytest.mark.parametrize("domain", ["training_f32", "hostile_f32"])
 REGIMES = ("interior", "tail", "short")
 
-is_short_structure = numba_draws.is_short_structure
-is_tail_structure = numba_draws.is_tail_structure
-interior_coefficients = numba_draws.interior_coefficients
+is_short_structure = numba_coefficients.is_short_structure
+is_tail_structure = numba_coefficients.is_tail_structure
+interior_coefficients = numba_coefficients.interior_coefficients
 interior_draw = numba_draws.interior_draw
 interior_derivatives = numba_draws.interior_derivatives
-tail_coefficients = numba_draws.tail_coefficients
+tail_coefficients = numba_coefficients.tail_coefficients
 tail_solution = numba_draws.tail_solution
 tail_derivatives = numba_draws.tail_derivatives
-short_coefficients = numba_draws.short_coefficients
+short_coefficients = numba_coefficients.short_coefficients
 short_draw = numba_draws.short_draw
 short_derivatives = numba_draws.short_derivatives
-standardized = numba_draws._standardized
+standardized = numba_coefficients._standardized
 kl_divergence_grad = compiled_texts()["kl_divergence_grad"]
 ZERO = np.float32(0.0)
 
@@ -147,7 +147,7 @@ def test_the_gradient_of_the_divergence_in_float32(domain: str) -> None:
     d_mu, d_sigma = np.empty_like(mu), np.empty_like(mu)
     cached_njit(_kl_gradients)(mu, sigma, a, b, d_mu, d_sigma)
     # The square of a bound in units of sigma must not overflow; the draws see to that by `FAR`.
-    usable = (b - a) / sigma < numba_draws.FAR
+    usable = (b - a) / sigma < numba_coefficients.FAR
     assert np.mean(usable) > 0.95
     for column, answer in (("dKL_dmu", d_mu), ("dKL_dsigma", d_sigma)):
         rows = table.scored(column) & usable
