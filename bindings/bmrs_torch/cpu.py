@@ -30,13 +30,13 @@ def noise_forward(
     x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
 ) -> Tensor:
     """Y = x·θ·mask, with the memory layout of `x`."""
-    x, y, found = _planned_forward(x, layout)
+    walked, y, found = _planned_forward(x, layout)
     if found.units:
         parameters = as_arithmetic(x.dtype, mu, log_sigma, mask)
         bad = noise_cpu.noise_forward(
             _NAMES[x.dtype],
             found,
-            (x.data_ptr(), y.data_ptr()),
+            (walked.data_ptr(), y.data_ptr()),
             (parameters[0].data_ptr(), parameters[1].data_ptr(), parameters[2].data_ptr()),
             int(seed.item()),
             layout,
@@ -44,7 +44,7 @@ def noise_forward(
         )
         if bad >= 0:
             raise_unusable(mu, log_sigma, bad)
-    return y
+    return y if walked is x else torch.empty_like(x).copy_(y)
 
 
 def noise_backward(
@@ -58,7 +58,7 @@ def noise_backward(
     want_dx: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted."""
-    dy, x, dx, found = _planned_backward(dy, x, layout, want_dx)
+    dy, walked, dx, found = _planned_backward(dy, x, layout, want_dx)
     parameters = as_arithmetic(x.dtype, mu, log_sigma, mask)
     d_mu, d_log_sigma = torch.empty_like(parameters[0]), torch.empty_like(parameters[1])
     if not found.units:
@@ -66,7 +66,7 @@ def noise_backward(
     bad = noise_cpu.noise_backward(
         _NAMES[x.dtype],
         found,
-        (dy.data_ptr(), x.data_ptr(), dx.data_ptr() if want_dx else 0),
+        (dy.data_ptr(), walked.data_ptr(), dx.data_ptr() if want_dx else 0),
         (parameters[0].data_ptr(), parameters[1].data_ptr(), parameters[2].data_ptr()),
         (d_mu.data_ptr(), d_log_sigma.data_ptr()),
         int(seed.item()),
@@ -75,6 +75,8 @@ def noise_backward(
     )
     if bad >= 0:
         raise_unusable(mu, log_sigma, bad)
+    if want_dx and walked is not x:
+        dx = torch.empty_like(x).copy_(dx)
     if mu.dtype != d_mu.dtype or log_sigma.dtype != d_log_sigma.dtype:
         return dx, d_mu.to(mu.dtype), d_log_sigma.to(log_sigma.dtype)
     return dx, d_mu, d_log_sigma
