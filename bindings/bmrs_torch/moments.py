@@ -1,62 +1,43 @@
-"""E[θ] and KL(q‖p) of the noise as differentiable functions, by the analytic gradients of bmrs_core."""
+"""E[θ] of the noise as a differentiable operator, by the analytic gradient of bmrs_core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bmrs_core import kl_divergence_grad, log_mean_grad
-from bmrs_torch.operators import differentiable_once
+from bmrs_core import log_mean_grad
+from bmrs_torch.checks import check_parameters
+from bmrs_torch.operators import refuse_transforms, refuse_twice
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+__all__ = ["noise_mean"]
 
-_ValueAndGrad = Callable[..., tuple["NDArray[np.float64]", "NDArray[np.float64]", "NDArray[np.float64]"]]
-Bound = float | np.ndarray
-
-
-class _Analytic(torch.autograd.Function):
-    """value(μ, σ) of a bmrs_core function that also returns its derivatives, chained to log σ."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, mu: Tensor, log_sigma: Tensor, function: _ValueAndGrad, log_a: Bound, log_b: Bound
-    ) -> Tensor:
-        """Evaluate in float64 and keep the derivatives for the backward pass."""
-        sigma = np.exp(log_sigma.detach().double().cpu().numpy())
-        value, d_mu, d_sigma = function(mu.detach().double().cpu().numpy(), sigma, log_a=log_a, log_b=log_b)
-        ctx.save_for_backward(*(torch.as_tensor(d).to(mu.device) for d in (d_mu, sigma * d_sigma)))
-        ctx.dtypes = (mu.dtype, log_sigma.dtype)
-        return torch.as_tensor(value).to(mu.device)
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Multiply the incoming gradient by the stored derivatives."""
-        gradients = (grad_outputs[0] * derivative for derivative in ctx.saved_tensors)
-        d_mu, d_log_sigma = (
-            gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
-        )
-        return d_mu, d_log_sigma, None, None, None
+_PARAMETERS = "Tensor mu, Tensor log_sigma, float log_a, float log_b"
+_library = torch.library.Library("bmrs", "FRAGMENT")
+_library.define(f"noise_mean({_PARAMETERS}) -> Tensor")
+_library.define(f"noise_mean_gradient({_PARAMETERS}) -> (Tensor, Tensor)")
 
 
-def noise_mean(mu: Tensor, log_sigma: Tensor, *, log_a: Bound, log_b: Bound) -> Tensor:
+def noise_mean(mu: Tensor, log_sigma: Tensor, *, log_a: float, log_b: float) -> Tensor:
     """E[θ] of each structure, differentiable in `mu` and `log_sigma`.
 
     Parameters
     ----------
     mu, log_sigma : Tensor, shape (structures,)
         Parameters of log θ.
-    log_a, log_b : float or ndarray
+    log_a, log_b : float
         Bounds of log θ.
 
     Returns
     -------
     Tensor of float64, shape (structures,)
+
+    Raises
+    ------
+    ValueError
+        For parameters that are not finite.
 
     Examples
     --------
@@ -65,33 +46,58 @@ def noise_mean(mu: Tensor, log_sigma: Tensor, *, log_a: Bound, log_b: Bound) -> 
     >>> noise_mean(torch.tensor([0.0]), torch.tensor([-5.0]), log_a=-20.0, log_b=0.0).round(decimals=4).item()
     0.9946
     """
-    return _apply(log_mean_grad, mu, log_sigma, log_a, log_b).exp()
+    refuse_transforms()
+    value: Tensor = torch.ops.bmrs.noise_mean(mu, log_sigma, log_a, log_b)
+    return value
 
 
-def noise_kl(mu: Tensor, log_sigma: Tensor, *, log_a: Bound, log_b: Bound) -> Tensor:
-    """KL divergence of each structure's noise from its log-uniform prior, in nats, differentiable.
-
-    Parameters
-    ----------
-    mu, log_sigma : Tensor, shape (structures,)
-        Parameters of log θ.
-    log_a, log_b : float or ndarray
-        Bounds of log θ, of the posterior and of the prior.
-
-    Returns
-    -------
-    Tensor of float64, shape (structures,)
-
-    Examples
-    --------
-    >>> import torch
-    >>> from bmrs_torch.moments import noise_kl
-    >>> noise_kl(torch.tensor([0.0]), torch.tensor([-5.0]), log_a=-20.0, log_b=0.0).round(decimals=3).item()
-    7.27
-    """
-    return _apply(kl_divergence_grad, mu, log_sigma, log_a, log_b)
+def _evaluate(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> tuple[Tensor, Tensor, Tensor]:
+    """E[θ] and its derivatives by mu and log sigma."""
+    check_parameters(mu, log_sigma)
+    sigma = np.exp(log_sigma.detach().double().cpu().numpy())
+    log_mean, d_mu, d_sigma = log_mean_grad(
+        mu.detach().double().cpu().numpy(), sigma, log_a=log_a, log_b=log_b
+    )
+    mean = np.exp(log_mean)
+    value, by_mu, by_log_sigma = (
+        torch.from_numpy(np.ascontiguousarray(part)).to(mu.device)
+        for part in (mean, mean * d_mu, mean * d_sigma * sigma)
+    )
+    return value, by_mu, by_log_sigma
 
 
-def _apply(function: _ValueAndGrad, mu: Tensor, log_sigma: Tensor, log_a: Bound, log_b: Bound) -> Tensor:
-    result: Tensor = _Analytic.apply(mu, log_sigma, function, log_a, log_b)  # type: ignore[no-untyped-call]
-    return result
+def _mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> Tensor:
+    return _evaluate(mu, log_sigma, log_a, log_b)[0]
+
+
+def _gradient(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> tuple[Tensor, Tensor]:
+    return _evaluate(mu, log_sigma, log_a, log_b)[1:]
+
+
+def _mean_fake(mu: Tensor, *_rest: Any) -> Tensor:
+    return mu.new_empty(mu.shape, dtype=torch.float64)
+
+
+def _gradient_fake(mu: Tensor, *_rest: Any) -> tuple[Tensor, Tensor]:
+    return _mean_fake(mu), _mean_fake(mu)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 torch names them
+    ctx.save_for_backward(*inputs[:2])
+    ctx.bounds = inputs[2:]
+
+
+def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    mu, log_sigma = ctx.saved_tensors
+    by_mu, by_log_sigma = torch.ops.bmrs.noise_mean_gradient(mu, log_sigma, *ctx.bounds)
+    return (dy * by_mu).to(mu.dtype), (dy * by_log_sigma).to(log_sigma.dtype), None, None
+
+
+_library.impl("noise_mean", _mean, "CompositeExplicitAutograd")
+_library.impl("noise_mean_gradient", _gradient, "CompositeExplicitAutograd")
+torch.library.register_fake("bmrs::noise_mean", _mean_fake, lib=_library)
+torch.library.register_fake("bmrs::noise_mean_gradient", _gradient_fake, lib=_library)
+torch.library.register_autograd(
+    "bmrs::noise_mean", _differentiate, setup_context=_setup_context, lib=_library
+)
+torch.library.register_autograd("bmrs::noise_mean_gradient", refuse_twice, lib=_library)

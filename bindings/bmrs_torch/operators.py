@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from bmrs_kernels.contract import SHARES, Layout
 from bmrs_torch import cpu
 from bmrs_torch.reference import reference_backward, reference_forward
 
-__all__ = ["apply_noise", "differentiable_once", "scaled"]
+__all__ = ["apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
 
 _LAYOUT = "int axis, int share, float log_a, float log_b"
 _library = torch.library.Library("bmrs", "DEF")
@@ -35,30 +34,74 @@ Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def differentiable_once(function: Backward) -> Backward:
-    """Refuse a second differentiation as torch's own `once_differentiable` does, without its price.
+    """Refuse a second differentiation, of whatever the gradients depend on.
 
-    That wrapper costs ten microseconds a call, and matters only while a backward pass is being recorded.
+    torch's own `once_differentiable` costs ten microseconds a call and looks at the incoming gradients only:
+    where those are constants, as in ``y.sum()``, it takes the gradient itself for a constant.
     """
-    recorded: Backward = once_differentiable(function)
 
     @functools.wraps(function)
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        return recorded(ctx, *grad_outputs) if torch.is_grad_enabled() else function(ctx, *grad_outputs)
+        if not torch.is_grad_enabled():
+            return function(ctx, *grad_outputs)
+        with torch.no_grad():
+            gradients = function(ctx, *grad_outputs)
+        found = [gradient for gradient in gradients if gradient is not None]
+        sources = (torch.empty(0, requires_grad=True), *grad_outputs, *ctx.saved_tensors)
+        refusing = iter(_Once.apply(len(found), *found, *sources))  # type: ignore[no-untyped-call]
+        return tuple(None if gradient is None else next(refusing) for gradient in gradients)
 
     return backward
+
+
+class _Once(torch.autograd.Function):
+    """Gradients that say, when differentiated, that they cannot be; what they depend on comes after them."""
+
+    @staticmethod
+    def forward(_ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.clone() for tensor in tensors[:count])
+
+    @staticmethod
+    def backward(_ctx: Any, *_grad_outputs: Tensor) -> None:
+        refuse_twice()
+
+
+def refuse_twice(*_arguments: Any) -> NoReturn:
+    """Raise RuntimeError: the derivative of a gradient was asked for."""
+    raise RuntimeError(
+        "the gradients of multiplicative noise and of its divergence cannot be differentiated again "
+        "(create_graph=True): take second derivatives and gradient penalties with the layers in "
+        "evaluation mode and their parameters frozen"
+    )
 
 
 def apply_noise(
     x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
 ) -> Tensor:
     """Multiply checked `x` by noise and mask, differentiably."""
-    if type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling():
+    refuse_transforms()
+    if _is_eager(x):
         result: Tensor = _Noise.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
         return result
     axis, share, log_a, log_b = layout
     code = SHARES.index(share)
     answer: Tensor = torch.ops.bmrs.noise(x, mu, log_sigma, mask, seed, axis, code, log_a, log_b)
     return answer
+
+
+def _is_eager(x: Tensor) -> bool:
+    """Tell whether nothing looks on: no subclass, no compiler."""
+    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def refuse_transforms() -> None:
+    """Raise RuntimeError inside torch.func.grad, vmap, jvp and the like."""
+    # What torch.autograd.Function asks too; an operator without a rule would answer with a tangent of 0.
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "multiplicative noise does not support the transforms of torch.func (grad, vmap, jvp, ...): take "
+            "gradients by torch.autograd.grad or backward(), and loop over samples or models instead of vmap"
+        )
 
 
 class _Noise(torch.autograd.Function):
@@ -158,3 +201,4 @@ _library.impl("noise_backward", _noise_backward_cuda, "CUDA")
 torch.library.register_fake("bmrs::noise", _noise_fake, lib=_library)
 torch.library.register_fake("bmrs::noise_backward", _noise_backward_fake, lib=_library)
 torch.library.register_autograd("bmrs::noise", _differentiate, setup_context=_setup_context, lib=_library)
+torch.library.register_autograd("bmrs::noise_backward", refuse_twice, lib=_library)
