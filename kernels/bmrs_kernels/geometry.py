@@ -27,6 +27,12 @@ JOINT_WIDTH = 4096
 TASK_ELEMENTS = 1 << 16
 MAX_TASKS = 64
 
+STREAMED_BYTES = 16 << 20
+"""Results of this size, in float32, are written past the caches, which would not keep them anyway."""
+
+STREAMED_RUN = 256
+"""Shortest run of results with a theta each for which that pays: with 64 it was three times slower."""
+
 VECTOR, SCALAR, STRIDED = range(3)
 """How a tile is walked: one contiguous run with a theta each; contiguous runs of one theta; by strides."""
 
@@ -41,6 +47,7 @@ _FIELDS = (
     "per_element",
     "in_runs",
     "walk",
+    "streamed",
 )
 SPEC = {name: i for i, name in enumerate(_FIELDS)}
 """Places of the plan's numbers in `Plan.spec`; after them the four strides of each tensor, in elements."""
@@ -184,6 +191,7 @@ def _assemble(
         int(per_element),
         int(in_runs),
         walk,
+        int(4 * total >= STREAMED_BYTES and (walk != VECTOR or structures * elements >= STREAMED_RUN)),
     )
     spec = np.array([*numbers, *(stride for strides in tensors for stride in strides)], np.int64)
     return Plan(spec, spec.ctypes.data, units, max(1, min(tasks, units)), structures, repeats, tile * noise)

@@ -15,6 +15,7 @@ from bmrs_kernels.numba_float32 import SUMMING
 from bmrs_kernels.numba_storage import narrow, widen
 
 __all__ = [
+    "PLAIN_LOOPS",
     "run_backward",
     "run_forward",
     "scalar_backward",
@@ -164,3 +165,32 @@ def dots(products: Any, left: Any, right: Any) -> Any:
         first += products[i] * left[i]
         second += products[i] * right[i]
     return first, second
+
+
+@njit(**FAST)
+def _vector_forward(x: Any, y: Any, theta: Any, _streamed: Any) -> None:
+    vector_forward(x, y, theta)
+
+
+@njit(**FAST)
+def _scalar_forward(x: Any, y: Any, theta: Any, _streamed: Any) -> None:
+    scalar_forward(x, y, theta)
+
+
+@njit(**FAST)
+def _vector_backward(dy: Any, x: Any, dx: Any, theta: Any, sums: Any, wanted: Any, _streamed: Any) -> None:
+    vector_backward(dy, x, dx, theta, sums, wanted)
+
+
+@njit(**FAST)
+def _scalar_backward(dy: Any, x: Any, dx: Any, theta: Any, wanted: Any, _streamed: Any) -> Any:
+    return scalar_backward(dy, x, dx, theta, wanted)
+
+
+PLAIN_LOOPS: dict[str, Any] = {
+    "vector_forward": _vector_forward,
+    "scalar_forward": _scalar_forward,
+    "vector_backward": _vector_backward,
+    "scalar_backward": _scalar_backward,
+}
+"""The loops under the names and with the arguments of `numba_stream.LOOPS`, which float32 has."""

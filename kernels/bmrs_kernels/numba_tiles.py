@@ -6,16 +6,11 @@ from typing import Any
 
 from bmrs_kernels.geometry import SCALAR, SPEC, VECTOR
 from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_multiply import (
-    scalar_backward,
-    scalar_forward,
-    strided_backward,
-    strided_forward,
-    vector_backward,
-    vector_forward,
-)
+from bmrs_kernels.numba_multiply import PLAIN_LOOPS, strided_backward, strided_forward
+from bmrs_kernels.numba_stream import LOOPS, fence
 
 __all__ = ["tile_kernels"]
+
 
 # Positions whose products are added up before the sum goes on in float64.
 STRETCH = 32
@@ -25,7 +20,15 @@ STRUCTURES = SPEC["structures"]
 ELEMENTS = SPEC["elements"]
 PER_ELEMENT = SPEC["per_element"]
 WALK = SPEC["walk"]
+STREAMED = SPEC["streamed"]
 STRIDES = len(SPEC)
+
+
+# Bound by `tile_kernels`.
+vector_forward: Any = None
+scalar_forward: Any = None
+vector_backward: Any = None
+scalar_backward: Any = None
 
 
 def _tile_forward(spec: Any, x: Any, y: Any, row: Any, begin: Any, end: Any, theta: Any) -> None:
@@ -36,6 +39,7 @@ def _tile_forward(spec: Any, x: Any, y: Any, row: Any, begin: Any, end: Any, the
     elements = spec[ELEMENTS]
     per_element = spec[PER_ELEMENT] != 0
     width = theta.size // spec[TILE]
+    streamed = spec[STREAMED] != 0
     for k in range(spec[TILE]):
         sample = row * spec[TILE] + k
         noise = theta[k * width : (k + 1) * width]
@@ -43,12 +47,12 @@ def _tile_forward(spec: Any, x: Any, y: Any, row: Any, begin: Any, end: Any, the
             ox = sample * sx[0] + p * sx[1]
             oy = sample * sy[0] + p * sy[1]
             if spec[WALK] == VECTOR:
-                vector_forward(x[ox : ox + width], y[oy : oy + width], noise)
+                vector_forward(x[ox : ox + width], y[oy : oy + width], noise, streamed)
             elif spec[WALK] == SCALAR:
                 for c in range(structures):
                     jx = ox + c * sx[2]
                     jy = oy + c * sy[2]
-                    scalar_forward(x[jx : jx + elements], y[jy : jy + elements], noise[c])
+                    scalar_forward(x[jx : jx + elements], y[jy : jy + elements], noise[c], streamed)
             else:
                 strided_forward(
                     x,
@@ -59,6 +63,8 @@ def _tile_forward(spec: Any, x: Any, y: Any, row: Any, begin: Any, end: Any, the
                     (structures, elements),
                     per_element,
                 )
+    if streamed:
+        fence()
 
 
 def _tile_backward(
@@ -82,6 +88,7 @@ def _tile_backward(
     elements = spec[ELEMENTS]
     per_element = spec[PER_ELEMENT] != 0
     width = theta.size // spec[TILE]
+    streamed = spec[STREAMED] != 0
     products[:] = 0.0
     for k in range(spec[TILE]):
         sample = row * spec[TILE] + k
@@ -101,6 +108,7 @@ def _tile_backward(
                         theta[low:high],
                         stretch[low:high],
                         wanted,
+                        streamed,
                     )
                 elif spec[WALK] == SCALAR:
                     for c in range(structures):
@@ -113,6 +121,7 @@ def _tile_backward(
                             dx[jd : jd + elements],
                             theta[low + c],
                             wanted,
+                            streamed,
                         )
                 else:
                     strided_backward(
@@ -129,11 +138,14 @@ def _tile_backward(
                     )
             for i in range(low, high):
                 products[i] += stretch[i]
+    if streamed:
+        fence()
 
 
 def tile_kernels(dtype: str) -> dict[str, Any]:
     """Return `tile_forward` and `tile_backward` for tensors of a dtype."""
+    loops = LOOPS if dtype == "float32" else PLAIN_LOOPS
     return {
-        "tile_forward": cached_njit(_tile_forward, name=dtype),
-        "tile_backward": cached_njit(_tile_backward, name=dtype),
+        "tile_forward": cached_njit(_tile_forward, name=dtype, **loops),
+        "tile_backward": cached_njit(_tile_backward, name=dtype, **loops),
     }
