@@ -48,29 +48,29 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
         If a kept structure's parameters are unusable; the layer is named.
     """
     found = list(layers.values())
-    team = _assemble(found)
-    ready = None if torch.compiler.is_compiling() else team.divergence(found)
-    if ready is not None:
-        return ready
     mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
     log_a, log_b = [layer.log_a for layer in found], [layer.log_b for layer in found]
+    if torch.compiler.is_compiling():
+        values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
+        return Divergence(values.sum(), values, kept)
+    ready = _assemble(layers).divergence(found)
+    if ready is not None:
+        return ready
     try:
-        if torch.compiler.is_compiling():
-            values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
-        else:
-            values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
+        values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
     except UnusableError as error:
         raise_unusable(mu[error.layer], log_sigma[error.layer], error.structure, list(layers)[error.layer])
     return Divergence(values.sum(), values, kept)
 
 
-def _assemble(layers: Sequence[MultiplicativeNoise]) -> Team:
+def _assemble(layers: Mapping[str, MultiplicativeNoise]) -> Team:
     """Let layers whose divergence is taken together draw their noise together, too."""
-    team = layers[0].team
-    if team is None or not team.holds(layers):
+    found = list(layers.values())
+    team = found[0].team
+    if team is None or not team.holds(found):
         team = Team()
-        for layer in layers:
-            layer.join(team)
+        for name, layer in layers.items():
+            layer.join(team, name)
     return team
 
 
@@ -164,5 +164,26 @@ def _divergence_fake(mu: Sequence[Tensor], *_rest: Any) -> tuple[Tensor, Tensor,
     )
 
 
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    mu, log_sigma, mask, _, _ = inputs
+    ctx.save_for_backward(output[2])
+    ctx.dtypes = [m.dtype for m in mu], [s.dtype for s in log_sigma]
+    ctx.sizes, ctx.masks = [m.numel() for m in mu], len(mask)
+
+
+def _differentiate(ctx: Any, d_values: Tensor, *_rest: Tensor) -> tuple[Any, ...]:
+    (gradients,) = ctx.saved_tensors
+    weights = torch.cat([w.expand(size) for w, size in zip(d_values, ctx.sizes, strict=True)])
+    scaled = (gradients * weights).split(ctx.sizes, dim=1)
+    d_mu, d_log_sigma = (
+        [part[k].to(dtype) for part, dtype in zip(scaled, dtypes, strict=True)]
+        for k, dtypes in enumerate(ctx.dtypes)
+    )
+    return d_mu, d_log_sigma, [None] * ctx.masks, None, None
+
+
 _library.impl("divergence", _divergence, "CompositeExplicitAutograd")
 torch.library.register_fake("bmrs::divergence", _divergence_fake, lib=_library)
+torch.library.register_autograd(
+    "bmrs::divergence", _differentiate, setup_context=_setup_context, lib=_library
+)

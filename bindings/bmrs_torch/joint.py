@@ -71,6 +71,7 @@ class _Plan(NamedTuple):
     key: tuple[Any, ...]
     layers: list[MultiplicativeNoise]
     drawing: list[MultiplicativeNoise]
+    names: dict[MultiplicativeNoise, str]
     parameters: tuple[Tensor, ...]
     masks: tuple[Tensor, ...]
     sizes: NDArray[np.int64]
@@ -96,6 +97,7 @@ class Team:
     def __init__(self) -> None:
         # Of each layer, whether its last call qualified: what it sees is known after its first.
         self._members: weakref.WeakKeyDictionary[MultiplicativeNoise, bool] = weakref.WeakKeyDictionary()
+        self._names: weakref.WeakKeyDictionary[MultiplicativeNoise, str] = weakref.WeakKeyDictionary()
         self._state = _State()
         self._divergence_wanted = False
 
@@ -105,9 +107,10 @@ class Team:
     def __reduce__(self) -> tuple[type[Team], tuple[()]]:
         return Team, ()
 
-    def add(self, layer: MultiplicativeNoise) -> None:
-        """Let a layer draw with the others."""
+    def add(self, layer: MultiplicativeNoise, name: str) -> None:
+        """Let a layer draw with the others; errors call it by its name."""
         self._members[layer] = False
+        self._names[layer] = name
 
     def holds(self, layers: Sequence[MultiplicativeNoise]) -> bool:
         """Tell whether the members are these layers, in this order."""
@@ -178,6 +181,7 @@ class Team:
             key=key,
             layers=layers,
             drawing=[layers[i] for i in places],
+            names={layer: self._names[layer] for layer in layers},
             parameters=(*mu, *log_sigma),
             masks=masks,
             sizes=sizes,
@@ -251,7 +255,7 @@ class _JointStep(torch.autograd.Function):
             plan.draw_addresses, places, plan.drawn, plan.draw_bounds, seed, ctx.derivatives
         )
         if bad >= 0:
-            _raise_unusable(plan.drawing, bad)
+            _raise_unusable(plan, plan.drawing, bad)
         if plan.bounds is None:
             return thetas
         ctx.divergence = np.empty((2, int(plan.sizes.sum())), np.float32)
@@ -259,7 +263,7 @@ class _JointStep(torch.autograd.Function):
             "float32", plan.addresses, plan.sizes, plan.bounds, ctx.divergence
         )
         if bad >= 0:
-            _raise_unusable(plan.layers, bad)
+            _raise_unusable(plan, plan.layers, bad)
         counts = torch.from_numpy(kept)
         ctx.mark_non_differentiable(counts)
         return *thetas, torch.from_numpy(np.array(values.sum())), torch.from_numpy(values), counts
@@ -286,6 +290,10 @@ class _JointStep(torch.autograd.Function):
         return None, None, *parts[0].split(sizes), *parts[1].split(sizes)
 
 
-def _raise_unusable(layers: list[MultiplicativeNoise], structure: int) -> None:
-    mu, log_sigma = (torch.cat([_tensors(layer)[k] for layer in layers]) for k in range(2))
-    raise_unusable(mu, log_sigma, structure)
+def _raise_unusable(plan: _Plan, layers: list[MultiplicativeNoise], structure: int) -> None:
+    """Say which layer and structure the first unusable one is, counted through these layers."""
+    for layer in layers:
+        mu, log_sigma, _ = _tensors(layer)
+        if structure < len(mu):
+            raise_unusable(mu, log_sigma, structure, plan.names[layer])
+        structure -= len(mu)

@@ -140,9 +140,9 @@ class MultiplicativeNoise(nn.Module):
         """The layers it draws noise with; see :func:`bmrs_torch.kl_divergence`."""
         return self._team
 
-    def join(self, team: Team) -> None:
+    def join(self, team: Team, name: str) -> None:
         """Draw noise together with the other layers of a team, where that saves time."""
-        team.add(self)
+        team.add(self, name)
         self._team = team
 
     def extra_repr(self) -> str:
