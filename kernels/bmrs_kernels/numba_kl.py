@@ -50,6 +50,11 @@ divergences: Any = None
 gather: Any = None
 gradients: Any = None
 
+clip_low = numba_float32.maximum
+clip_high = numba_float32.minimum
+# Of a bound from mu, in sigma: the density is 0 there, and cubes do not overflow.
+FAR = np.float32(1e9)
+
 
 class KlKernels(NamedTuple):
     """The kernels of one arithmetic.
@@ -119,9 +124,10 @@ def _gradients_float32(
             NODES[j], COMPLEMENTS[j], WEIGHTS[j], m, start, end, means, squares, first, second
         )
     for c in range(n):
-        alpha = (a[c] - mu[c]) / sigma[c]
-        beta = (b[c] - mu[c]) / sigma[c]
-        w = (b[c] - a[c]) / sigma[c]
+        # What is taken at the bounds counts if both are far away, and then their distance does not.
+        alpha = clip_low((a[c] - mu[c]) / sigma[c], -FAR)
+        beta = clip_high((b[c] - mu[c]) / sigma[c], FAR)
+        w = clip_high((b[c] - a[c]) / sigma[c], FAR)
         by_mu, by_sigma = kl_gradient(alpha, beta, w, sigma[c], first[c] / total[c], second[c] / total[c])
         d_mu[c] = by_mu
         d_log_sigma[c] = sigma[c] * by_sigma
