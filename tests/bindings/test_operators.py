@@ -73,14 +73,6 @@ def test_opcheck_of_the_expectation() -> None:
     torch.library.opcheck(torch.ops.bmrs.noise_mean_gradient.default, without)
 
 
-def test_opcheck_of_the_divergence() -> None:
-    mu, log_sigma = ([normal(n, number=k).requires_grad_() for n in (3, 2)] for k in (1, 2))
-    masks = [torch.tensor([1.0, 0.0, 1.0]), torch.ones(2)]
-    torch.library.opcheck(
-        torch.ops.bmrs.divergence.default, (mu, log_sigma, masks, [-20.0, -10.0], [0.0, -1.0])
-    )
-
-
 def step(function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor) -> list[Tensor]:
     """Loss and gradients of one step; what has none gets zeros."""
     torch.manual_seed(7)
