@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_kernels.contract import SHARES
-from bmrs_torch import MultiplicativeNoise, insert_noise, multiplicative_noise, noise_layers
+from bmrs_torch import MultiplicativeNoise, elbo_loss, insert_noise, multiplicative_noise, noise_layers
 
 SEED = torch.tensor([-987654321])
 COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
@@ -73,6 +73,14 @@ def test_opcheck_of_the_expectation() -> None:
     torch.library.opcheck(torch.ops.bmrs.noise_mean_gradient.default, without)
 
 
+def test_opcheck_of_the_divergence() -> None:
+    mu, log_sigma = ([normal(n, number=k).requires_grad_() for n in (3, 2)] for k in (1, 2))
+    masks = [torch.tensor([1.0, 0.0, 1.0]), torch.ones(2)]
+    torch.library.opcheck(
+        torch.ops.bmrs.divergence.default, (mu, log_sigma, masks, [-20.0, -10.0], [0.0, -1.0])
+    )
+
+
 def step(function: Callable[[Tensor], Tensor], model: nn.Module, x: Tensor) -> list[Tensor]:
     """Loss and gradients of one step; what has none gets zeros."""
     torch.manual_seed(7)
@@ -95,6 +103,18 @@ def test_a_compiled_training_step_equals_the_eager_one(backend: str) -> None:
     compiled = step(torch.compile(loss, fullgraph=True, backend=backend), model, x)
     # The compiler may fuse and reorder what is around the noise: a few eps of sums of some hundred terms.
     torch.testing.assert_close(compiled, step(loss, model, x), rtol=1e-5, atol=1e-6)
+
+
+@BACKENDS
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_a_compiled_objective_equals_the_eager_one(backend: str) -> None:
+    model, x = net(), normal(6, 1, 6, 6)
+
+    def loss(x: Tensor) -> Tensor:
+        return elbo_loss(model(x).square().mean(), model, num_samples=10)
+
+    compiled = step(torch.compile(loss, fullgraph=True, backend=backend), model, x)
+    torch.testing.assert_close(compiled, step(loss, model, x), rtol=1e-5, atol=1e-6)  # as above
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
