@@ -6,19 +6,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
 README = Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(
     r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
 )
 
 
-def test_the_readme_shows_arrays_and_a_network() -> None:
-    assert len(EXAMPLES) == 2
+def test_the_readme_shows_arrays_a_network_and_the_layer() -> None:
+    assert len(EXAMPLES) == 3
 
 
-def run(example: str) -> dict[str, Any]:
+def run(*examples: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "readme"}
-    exec(compile(example, str(README), "exec"), names)
+    for example in examples:
+        exec(compile(example, str(README), "exec"), names)
     return names
 
 
@@ -30,3 +33,9 @@ def test_the_example_with_a_network_makes_it_smaller_and_plain() -> None:
     smaller = run(EXAMPLES[1])["smaller"]
     assert [type(layer).__name__ for layer in smaller] == ["Linear", "ReLU", "Linear"]
     assert smaller[0].out_features == smaller[2].in_features < 40
+
+
+def test_the_layers_put_in_by_hand_take_what_the_readme_says() -> None:
+    names = run(*EXAMPLES[1:])
+    assert names["block"](torch.randn(2, 3, 8, 8)).shape == (2, 64, 6, 6)
+    assert names["tokens"](torch.randn(2, 5, 16)).shape == (2, 5, 48)

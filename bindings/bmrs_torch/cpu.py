@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels import noise_cpu
-from bmrs_kernels.contract import LOG_SIGMA_LIMIT, Layout
+from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64, Layout
 from bmrs_kernels.geometry import Plan, plan
 
 __all__ = [
@@ -43,7 +43,7 @@ def noise_forward(
             torch.get_num_threads(),
         )
         if bad >= 0:
-            raise_unusable(mu, log_sigma, bad)
+            raise_unusable(mu, log_sigma, bad, wide=x.dtype == torch.float64)
     return y if walked is x else torch.empty_like(x).copy_(y)
 
 
@@ -74,7 +74,7 @@ def noise_backward(
         torch.get_num_threads(),
     )
     if bad >= 0:
-        raise_unusable(mu, log_sigma, bad)
+        raise_unusable(mu, log_sigma, bad, wide=x.dtype == torch.float64)
     if want_dx and walked is not x:
         dx = torch.empty_like(x).copy_(dx)
     if mu.dtype != d_mu.dtype or log_sigma.dtype != d_log_sigma.dtype:
@@ -122,11 +122,14 @@ def _planned_backward(
     return dy, x, dx, found
 
 
-def raise_unusable(mu: Tensor, log_sigma: Tensor, structure: int, layer: str = "") -> None:
-    """Raise the ValueError about a structure's parameters that a kernel refused."""
+def raise_unusable(
+    mu: Tensor, log_sigma: Tensor, structure: int, layer: str = "", *, wide: bool = False
+) -> None:
+    """Raise the ValueError about a structure's parameters that a kernel, in float64 if wide, refused."""
+    limit = LOG_SIGMA_LIMIT_FLOAT64 if wide else LOG_SIGMA_LIMIT
     prefix = f"{layer}: " if layer else ""
     raise ValueError(
-        f"{prefix}mu and log_sigma must be finite and |log_sigma| at most {LOG_SIGMA_LIMIT:g} where the mask "
+        f"{prefix}mu and log_sigma must be finite and |log_sigma| at most {limit:g} where the mask "
         f"is not 0, got mu={mu[structure].item():g}, log_sigma={log_sigma[structure].item():g} at structure "
         f"{structure}; the noise is undefined there and training must not go on from it"
     )

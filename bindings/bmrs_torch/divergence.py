@@ -59,7 +59,9 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
     try:
         values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
     except UnusableError as error:
-        raise_unusable(mu[error.layer], log_sigma[error.layer], error.structure, list(layers)[error.layer])
+        own_mu, own_log_sigma = mu[error.layer], log_sigma[error.layer]
+        wide = any(m.dtype == torch.float64 for m in mu)
+        raise_unusable(own_mu, own_log_sigma, error.structure, list(layers)[error.layer], wide=wide)
     return Divergence(values.sum(), values, kept)
 
 

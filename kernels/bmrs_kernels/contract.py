@@ -24,20 +24,23 @@ Masks
     and log_sigma are not looked at.
 Errors
     A mu or log_sigma that is not finite, or a log_sigma beyond +-`LOG_SIGMA_LIMIT` (sigma would leave
-    float32), where the mask is not 0: nothing is computed, and the first such structure is named.
+    float32; in float64 beyond +-`LOG_SIGMA_LIMIT_FLOAT64`), where the mask is not 0: nothing is computed, and the first such structure is named.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-__all__ = ["LOG_SIGMA_LIMIT", "SHARES", "Layout", "Share"]
+__all__ = ["LOG_SIGMA_LIMIT", "LOG_SIGMA_LIMIT_FLOAT64", "SHARES", "Layout", "Share"]
 
 Share: TypeAlias = Literal["sample", "batch", "element"]
 SHARES: tuple[str, ...] = get_args(Share)
 
 LOG_SIGMA_LIMIT = 80.0
 """Largest |log sigma| in float32 arithmetic: sigma and 1/sigma are then normal numbers."""
+
+LOG_SIGMA_LIMIT_FLOAT64 = 700.0
+"""The same in float64 arithmetic."""
 
 
 class Layout(NamedTuple):

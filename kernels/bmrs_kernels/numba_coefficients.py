@@ -16,7 +16,7 @@ from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
 from bmrs_core.backends.numba_kernels import align_stack
 from bmrs_kernels import numba_float32
-from bmrs_kernels.contract import LOG_SIGMA_LIMIT
+from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
 from bmrs_kernels.numba_cache import cached_njit
 from bmrs_kernels.numba_float32 import exp
 
@@ -35,7 +35,7 @@ PRUNED = f32(3.0)
 # A bound farther than this from mu, in sigma, is as good as at this distance: squares must not overflow.
 FAR = f32(1e18)
 LIMIT = f32(LOG_SIGMA_LIMIT)
-LIMIT_FLOAT64 = 700.0
+LIMIT_FLOAT64 = LOG_SIGMA_LIMIT_FLOAT64
 
 _text = numba_float32.compiled_texts()
 is_short_structure = _text["is_short_structure"]

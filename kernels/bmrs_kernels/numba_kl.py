@@ -19,7 +19,7 @@ from bmrs_core.backends.numba_kernels import align_stack
 from bmrs_core.formulas.constants import FLOAT32_RULES
 from bmrs_kernels import numba_float32
 from bmrs_kernels.announce import announcing
-from bmrs_kernels.contract import LOG_SIGMA_LIMIT
+from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
 from bmrs_kernels.numba_cache import cached_njit
 from bmrs_kernels.numba_float32 import exp as exp_float32
 from bmrs_kernels.numba_storage import address_to_pointer
@@ -255,7 +255,9 @@ def kl_kernels(dtype: str) -> KlKernels:
     wide = dtype == "float64"
     names = {
         "REAL": np.dtype(dtype).type,
-        "gather": cached_njit(_gather, name=dtype, LIMIT=700.0 if wide else LOG_SIGMA_LIMIT),
+        "gather": cached_njit(
+            _gather, name=dtype, LIMIT=LOG_SIGMA_LIMIT_FLOAT64 if wide else LOG_SIGMA_LIMIT
+        ),
         "divergences": cached_njit(_values),
         "gradients": cached_njit(_gradients_float64 if wide else _gradients_float32),
     }
