@@ -24,7 +24,8 @@ Masks
     and log_sigma are not looked at.
 Errors
     A mu or log_sigma that is not finite, or a log_sigma beyond +-`LOG_SIGMA_LIMIT` (sigma would leave
-    float32; in float64 beyond +-`LOG_SIGMA_LIMIT_FLOAT64`), where the mask is not 0: nothing is computed, and the first such structure is named.
+    float32; in float64 beyond +-`LOG_SIGMA_LIMIT_FLOAT64`), where the mask is not 0: nothing is computed,
+    and the first such structure is named.
 """
 
 from __future__ import annotations
