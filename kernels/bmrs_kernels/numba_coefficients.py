@@ -20,7 +20,7 @@ from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
 from bmrs_kernels.numba_cache import cached_njit
 from bmrs_kernels.numba_float32 import exp
 
-__all__ = ["COEFFICIENTS", "PREPARE"]
+__all__ = ["COEFFICIENTS", "PREPARE", "columns"]
 
 COEFFICIENTS = 10
 """Numbers kept per structure: base, unit, mask, flipped, then up to six of its regime."""
@@ -100,21 +100,25 @@ def _exponentials(log_sigma: Any, sigma: Any) -> None:
 
 
 @njit(**FAST)
-def _interior_table(
-    mu: Any,
-    sigma: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    side: Any,
-    c4: Any,
-    c5: Any,
-    c6: Any,
-    c7: Any,
-    c8: Any,
-    c9: Any,
-) -> None:
+def columns(table: Any, i: Any, j: Any) -> Any:
+    """The coefficients of sorted structures i to j as arrays of their own, none of which is strided."""
+    return (
+        table[0][i:j],
+        table[1][i:j],
+        table[2][i:j],
+        table[3][i:j],
+        table[4][i:j],
+        table[5][i:j],
+        table[6][i:j],
+        table[7][i:j],
+        table[8][i:j],
+        table[9][i:j],
+    )
+
+
+@njit(**FAST)
+def _interior_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
+    base, unit, _mask, side, c4, c5, c6, c7, c8, c9 = own
     for j in range(mu.size):
         alpha, beta, _w = _standardized(mu[j], sigma[j], a, b)
         flipped = alpha + beta < ZERO
@@ -125,21 +129,8 @@ def _interior_table(
 
 
 @njit(**FAST)
-def _tail_table(
-    mu: Any,
-    sigma: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    side: Any,
-    c4: Any,
-    c5: Any,
-    c6: Any,
-    c7: Any,
-    c8: Any,
-    c9: Any,
-) -> None:
+def _tail_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
+    base, unit, _mask, side, c4, c5, c6, c7, c8, c9 = own
     for j in range(mu.size):
         alpha, beta, w = _standardized(mu[j], sigma[j], a, b)
         flipped = alpha + beta < ZERO
@@ -151,9 +142,8 @@ def _tail_table(
 
 
 @njit(**FAST)
-def _short_table(
-    mu: Any, sigma: Any, a: Any, b: Any, base: Any, unit: Any, side: Any, c4: Any, c5: Any, c6: Any
-) -> None:
+def _short_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
+    base, unit, _mask, side, c4, c5, c6, _c7, _c8, _c9 = own
     for j in range(mu.size):
         alpha, beta, w = _standardized(mu[j], sigma[j], a, b)
         flipped = alpha + beta < ZERO
@@ -183,44 +173,15 @@ def _prepare(
     _sorted_into(mu, order, m)
     _sorted_into(sigma, order, s)
     _sorted_into(mask, order, table[2])
-    t = table
     i, j = starts[0], starts[1]
     if i < j:
-        _interior_table(
-            m[i:j],
-            s[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[3][i:j],
-            t[4][i:j],
-            t[5][i:j],
-            t[6][i:j],
-            t[7][i:j],
-            t[8][i:j],
-            t[9][i:j],
-        )
+        _interior_table(m[i:j], s[i:j], a, b, columns(table, i, j))
     i, j = starts[1], starts[2]
     if i < j:
-        _tail_table(
-            m[i:j],
-            s[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[3][i:j],
-            t[4][i:j],
-            t[5][i:j],
-            t[6][i:j],
-            t[7][i:j],
-            t[8][i:j],
-            t[9][i:j],
-        )
+        _tail_table(m[i:j], s[i:j], a, b, columns(table, i, j))
     i, j = starts[2], starts[3]
     if i < j:
-        _short_table(m[i:j], s[i:j], a, b, t[0][i:j], t[1][i:j], t[3][i:j], t[4][i:j], t[5][i:j], t[6][i:j])
+        _short_table(m[i:j], s[i:j], a, b, columns(table, i, j))
     return -1
 
 

@@ -13,6 +13,7 @@ from bmrs_core.backends.numba_elementary import exp as exp_float64
 from bmrs_core.backends.numba_kernels import align_stack, interleave
 from bmrs_kernels import numba_float32
 from bmrs_kernels.numba_cache import cached_njit
+from bmrs_kernels.numba_coefficients import columns
 from bmrs_kernels.numba_float32 import exp
 
 __all__ = ["DRAWS"]
@@ -57,20 +58,8 @@ def _theta(base: Any, unit: Any, distance: Any, mask: Any, a: Any, b: Any) -> An
 
 
 @njit(**FAST)
-def _interior(
-    words: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    mask: Any,
-    side: Any,
-    c6: Any,
-    c7: Any,
-    c8: Any,
-    c9: Any,
-    theta: Any,
-) -> None:
+def _interior(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
+    base, unit, mask, side, _c4, _c5, c6, c7, c8, c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
         z = interior_draw(p, q, c6[j], c7[j], c8[j], c9[j])
@@ -79,20 +68,8 @@ def _interior(
 
 
 @njit(**FAST)
-def _tail(
-    words: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    mask: Any,
-    side: Any,
-    c4: Any,
-    c5: Any,
-    c6: Any,
-    c7: Any,
-    theta: Any,
-) -> None:
+def _tail(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
+    base, unit, mask, side, c4, c5, c6, c7, _c8, _c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
         v, _drop = tail_solution(p, q, c4[j], c5[j], c6[j], c7[j])
@@ -101,19 +78,8 @@ def _tail(
 
 
 @njit(**FAST)
-def _short(
-    words: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    mask: Any,
-    side: Any,
-    c4: Any,
-    c5: Any,
-    c6: Any,
-    theta: Any,
-) -> None:
+def _short(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
+    base, unit, mask, side, c4, c5, c6, _c7, _c8, _c9 = columns
     for j in range(theta.size):
         p, _q = _fractions(words[j], side[j])
         distance = short_draw(p, c4[j], c5[j], c6[j])
@@ -128,72 +94,20 @@ def _draw(words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any) -
     b = f32(log_b)
     i, j = starts[0], starts[1]
     if i < j:
-        _interior(
-            words[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[2][i:j],
-            t[3][i:j],
-            t[6][i:j],
-            t[7][i:j],
-            t[8][i:j],
-            t[9][i:j],
-            theta[i:j],
-        )
+        _interior(words[i:j], a, b, columns(t, i, j), theta[i:j])
     i, j = starts[1], starts[2]
     if i < j:
-        _tail(
-            words[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[2][i:j],
-            t[3][i:j],
-            t[4][i:j],
-            t[5][i:j],
-            t[6][i:j],
-            t[7][i:j],
-            theta[i:j],
-        )
+        _tail(words[i:j], a, b, columns(t, i, j), theta[i:j])
     i, j = starts[2], starts[3]
     if i < j:
-        _short(
-            words[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[2][i:j],
-            t[3][i:j],
-            t[4][i:j],
-            t[5][i:j],
-            t[6][i:j],
-            theta[i:j],
-        )
+        _short(words[i:j], a, b, columns(t, i, j), theta[i:j])
 
 
 @njit(**FAST)
 def _interior_gradients(
-    words: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    mask: Any,
-    side: Any,
-    c4: Any,
-    c5: Any,
-    c6: Any,
-    c7: Any,
-    c8: Any,
-    c9: Any,
-    theta: Any,
-    d_mu: Any,
-    d_log_sigma: Any,
+    words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
+    base, unit, mask, side, c4, c5, c6, c7, c8, c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
         z = interior_draw(p, q, c6[j], c7[j], c8[j], c9[j])
@@ -207,23 +121,9 @@ def _interior_gradients(
 
 @njit(**FAST)
 def _tail_gradients(
-    words: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    mask: Any,
-    side: Any,
-    c4: Any,
-    c5: Any,
-    c6: Any,
-    c7: Any,
-    c8: Any,
-    c9: Any,
-    theta: Any,
-    d_mu: Any,
-    d_log_sigma: Any,
+    words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
+    base, unit, mask, side, c4, c5, c6, c7, c8, c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
         v, drop = tail_solution(p, q, c4[j], c5[j], c6[j], c7[j])
@@ -237,20 +137,9 @@ def _tail_gradients(
 
 @njit(**FAST)
 def _short_gradients(
-    words: Any,
-    a: Any,
-    b: Any,
-    base: Any,
-    unit: Any,
-    mask: Any,
-    side: Any,
-    c4: Any,
-    c5: Any,
-    c6: Any,
-    theta: Any,
-    d_mu: Any,
-    d_log_sigma: Any,
+    words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
+    base, unit, mask, side, c4, c5, c6, _c7, _c8, _c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
         distance = short_draw(p, c4[j], c5[j], c6[j])
@@ -271,61 +160,13 @@ def _draw_gradients(
     b = f32(log_b)
     i, j = starts[0], starts[1]
     if i < j:
-        _interior_gradients(
-            words[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[2][i:j],
-            t[3][i:j],
-            t[4][i:j],
-            t[5][i:j],
-            t[6][i:j],
-            t[7][i:j],
-            t[8][i:j],
-            t[9][i:j],
-            theta[i:j],
-            d_mu[i:j],
-            d_log_sigma[i:j],
-        )
+        _interior_gradients(words[i:j], a, b, columns(t, i, j), theta[i:j], d_mu[i:j], d_log_sigma[i:j])
     i, j = starts[1], starts[2]
     if i < j:
-        _tail_gradients(
-            words[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[2][i:j],
-            t[3][i:j],
-            t[4][i:j],
-            t[5][i:j],
-            t[6][i:j],
-            t[7][i:j],
-            t[8][i:j],
-            t[9][i:j],
-            theta[i:j],
-            d_mu[i:j],
-            d_log_sigma[i:j],
-        )
+        _tail_gradients(words[i:j], a, b, columns(t, i, j), theta[i:j], d_mu[i:j], d_log_sigma[i:j])
     i, j = starts[2], starts[3]
     if i < j:
-        _short_gradients(
-            words[i:j],
-            a,
-            b,
-            t[0][i:j],
-            t[1][i:j],
-            t[2][i:j],
-            t[3][i:j],
-            t[4][i:j],
-            t[5][i:j],
-            t[6][i:j],
-            theta[i:j],
-            d_mu[i:j],
-            d_log_sigma[i:j],
-        )
+        _short_gradients(words[i:j], a, b, columns(t, i, j), theta[i:j], d_mu[i:j], d_log_sigma[i:j])
 
 
 def _draw_float64(words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any) -> None:
