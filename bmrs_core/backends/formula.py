@@ -14,8 +14,7 @@ class Formula:
     A formula with a regime ``rare`` is three texts: ``name_common``, ``name_rare`` and
     ``name_is_rare``; with several, a later regime prevails. Each text is straight-line code that a
     vectoriser turns into SIMD; where a backend can, one is evaluated only on the elements it is for. The
-    common text is evaluated everywhere, unless the formula is partitioned because it costs much: then
-    there is ``name_is_common``.
+    common text is evaluated everywhere, unless the formula is partitioned because it costs much.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The formulas compiled by Numba: loops over contiguous float64 blocks.
 
 One loop evaluates the common text, as a rule of every element, in SIMD; the elements of another regime
-are gathered, so that the loop over their text is SIMD, too.
+are gathered, so that the loop over their text is SIMD, too. Of a partitioned formula, so are all.
 """
 
 from __future__ import annotations
@@ -118,6 +118,29 @@ def gather(source: Any, places: Any, room: Any) -> None:
         room[j] = source[places[j]]
 
 
+@njit(error_model="numpy", nogil=True)
+def scatter(source: Any, places: Any, target: Any) -> None:
+    """Copy elements to their places."""
+    for j in range(places.size):
+        target[places[j]] = source[j]
+
+
+@njit(error_model="numpy", nogil=True)
+def list_places(flags: Any, common: Any, first: Any, second: Any) -> tuple[int, int, int]:
+    """List the places of each regime, the second's where both bits are set, and return the lengths.
+
+    Every place is written to each list and kept where it belongs: nothing to predict.
+    """
+    commons = firsts = seconds = 0
+    for i in range(flags.size):
+        common[commons] = first[firsts] = second[seconds] = i
+        flag = np.int64(flags[i])
+        commons += flag == 0
+        firsts += flag == 1
+        seconds += flag >> 1
+    return commons, firsts, seconds
+
+
 def _one_output(inputs: Any, outputs: Any, _workspace: Any) -> None:
     align_stack()
     out = outputs[0]
@@ -138,11 +161,20 @@ def _three_outputs(inputs: Any, outputs: Any, _workspace: Any) -> None:
         outputs[0][i], outputs[1][i], outputs[2][i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
 
 
+def _at_places(inputs: Any, out: Any, workspace: Any, places: Any) -> None:
+    """Evaluate a text at some places: gathered, so that the loop over them is SIMD."""
+    gathered, varying = workspace
+    for k in varying:
+        gather(inputs[k], places, gathered[k])
+    result = np.empty(places.size)
+    evaluate(gathered, (result,), ())  # type: ignore[name-defined]  # noqa: F821
+    scatter(result, places, out)
+
+
 def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
-    """Evaluate a regime's text on its elements alone: gathered, so that the loop over them is SIMD."""
+    """Evaluate a regime's text on its elements alone."""
     align_stack()
     out = outputs[0]
-    gathered, varying = workspace
     flags = np.empty(out.size, np.uint8)
     for i in range(out.size):
         flags[i] = is_in(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
@@ -151,12 +183,22 @@ def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
     for i in range(out.size):
         places[count] = i
         count += flags[i]
-    for k in varying:
-        gather(inputs[k], places[:count], gathered[k])
-    result = np.empty(count)
-    evaluate(gathered, (result,), ())  # type: ignore[name-defined]  # noqa: F821
-    for j in range(count):
-        out[places[j]] = result[j]
+    evaluate_at(inputs, out, workspace, places[:count])  # type: ignore[name-defined]  # noqa: F821
+
+
+def _partitioned(inputs: Any, outputs: Any, workspace: Any) -> None:
+    """Evaluate three texts, each on its elements alone: one pass tells whose every element is."""
+    align_stack()
+    out = outputs[0]
+    flags = np.empty(out.size, np.uint8)
+    for i in range(out.size):
+        x = at(inputs, i)
+        flags[i] = np.uint8(is_first(*x)) + np.uint8(2) * np.uint8(is_second(*x))  # type: ignore[name-defined]  # noqa: F821
+    common, first, second = np.empty((3, out.size + 1), np.uint32)
+    commons, firsts, seconds = list_places(flags, common, first, second)
+    common_at(inputs, out, workspace, common[:commons])  # type: ignore[name-defined]  # noqa: F821
+    first_at(inputs, out, workspace, first[:firsts])  # type: ignore[name-defined]  # noqa: F821
+    second_at(inputs, out, workspace, second[:seconds])  # type: ignore[name-defined]  # noqa: F821
 
 
 @functools.cache
@@ -188,19 +230,28 @@ def kernels(name: str) -> tuple[Loop, ...]:
     """Return the loops of a formula, to be called in turn with ``(inputs, outputs, workspace(...))``.
 
     Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. The first loop
-    evaluates the common text (of all elements, unless the formula is partitioned), every other that of a
-    regime. Machine code is cached on disk under a name that contains a hash of all it was compiled from:
+    evaluates the common text, every other that of a regime; a partitioned formula has one loop. Machine code is cached on disk under a name that contains a hash of all it was compiled from:
     it never outlives its source.
     """
     formula = FORMULAS[name]
     texts = compiled_texts()
-    first = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
-    loops = [] if formula.partitioned else [_compiled(first, formula.base, {"text": texts[formula.base]})]
-    for regime in ("common", *formula.regimes) if formula.partitioned else formula.regimes:
-        evaluate = _compiled(_one_output, f"{name}_{regime}", {"text": texts[f"{name}_{regime}"]})
-        calls = {"evaluate": evaluate, "is_in": texts[f"{name}_is_{regime}"]}
+    if formula.partitioned:
+        first, second = formula.regimes
+        calls = {"common_at": _at_places_of(name, "common"), "first_at": _at_places_of(name, first), "second_at": _at_places_of(name, second)}
+        calls |= {"is_first": texts[f"{name}_is_{first}"], "is_second": texts[f"{name}_is_{second}"]}
+        return (_compiled(_partitioned, f"{name}_partitioned", calls),)
+    loop = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
+    loops = [_compiled(loop, formula.base, {"text": texts[formula.base]})]
+    for regime in formula.regimes:
+        calls = {"evaluate_at": _at_places_of(name, regime), "is_in": texts[f"{name}_is_{regime}"]}
         loops.append(_compiled(_regime, f"{name}_{regime}_gathered", calls))
     return tuple(loops)
+
+
+def _at_places_of(name: str, regime: str) -> Loop:
+    text = f"{name}_{regime}"
+    evaluate = _compiled(_one_output, text, {"text": compiled_texts()[text]})
+    return _compiled(_at_places, f"{text}_at", {"evaluate": evaluate})
 
 
 def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
@@ -210,6 +261,8 @@ def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
         "at": at,
         "align_stack": align_stack,
         "gather": gather,
+        "list_places": list_places,
+        "scatter": scatter,
         "interleave": interleave,
         "range": range,
         **calls,

@@ -47,14 +47,12 @@ __all__ = [
     "log_quantile_common",
     "log_quantile_grad",
     "log_quantile_interior",
-    "log_quantile_is_common",
     "log_quantile_is_interior",
     "log_quantile_is_rare",
     "log_quantile_rare",
     "offset_rare",
     "quantile_common",
     "quantile_interior",
-    "quantile_is_common",
     "quantile_is_interior",
     "quantile_is_rare",
     "quantile_rare",
@@ -176,12 +174,6 @@ def log_quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Rea
     return within_support(where(beta <= ZERO, b - sigma * t, a + sigma * t), u, a, b)
 
 
-def log_quantile_is_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether no other regime holds: mu lies outside the support, or is not a number."""
-    other = ((mu > a) & (mu < b)) | log_quantile_is_rare(u, mu, sigma, a, b)
-    return where(other, ZERO, ONE) > ZERO
-
-
 def log_quantile_is_interior(_u: Real, mu: Real, _sigma: Real, a: Real, b: Real) -> Bool:
     """Tell whether mu lies inside the support."""
     return (mu > a) & (mu < b)
@@ -240,11 +232,6 @@ def log_quantile_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
 def quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return theta(u) where mu lies outside the support and x is not close to the bound."""
     return exp(log_quantile_common(u, mu, sigma, a, b))
-
-
-def quantile_is_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether mu lies outside the support, or is not a number."""
-    return log_quantile_is_common(u, mu, sigma, a, b)
 
 
 def quantile_is_interior(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
