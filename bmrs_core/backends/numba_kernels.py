@@ -32,6 +32,11 @@ BLOCK = 8192
 # A sum over nodes may be taken in any order: SIMD over the nodes of one element.
 SUMMING: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc", "nsz"}}
 
+# Elements whose places are listed at a time: five numbers up to theirs fit a word of 64 bits.
+RUN = 4095
+RUN_BITS = np.uint64(12)
+RUN_MASK = np.uint64(RUN)
+
 Loop = Callable[..., None]
 
 
@@ -126,19 +131,26 @@ def scatter(source: Any, places: Any, target: Any) -> None:
 
 
 @njit(error_model="numpy", nogil=True)
-def list_places(flags: Any, common: Any, first: Any, second: Any) -> tuple[int, int, int]:
-    """List the places of each regime, the second's where both bits are set, and return the lengths.
+def list_places(parts: Any, places: Any, counts: Any) -> None:
+    """List the places of the elements of each part in its row, and count them.
 
-    Every place is written to each list and kept where it belongs: nothing to predict.
+    The five counts of a run are one word: adding to one of them is neither a branch nor a detour through
+    the memory.
     """
-    commons = firsts = seconds = 0
-    for i in range(flags.size):
-        common[commons] = first[firsts] = second[seconds] = i
-        flag = np.int64(flags[i])
-        commons += flag == 0
-        firsts += flag == 1
-        seconds += flag >> 1
-    return commons, firsts, seconds
+    flat = places.ravel()
+    heads = np.arange(counts.size).astype(np.uint64) * np.uint64(places.shape[1])
+    for start in range(0, parts.size, RUN):
+        run = parts[start : start + RUN]
+        word = np.uint64(0)
+        for i in range(run.size):
+            part = np.uint64(run[i])
+            shift = part * RUN_BITS
+            flat[heads[part] + ((word >> shift) & RUN_MASK)] = np.uint64(start + i)
+            word += np.uint64(1) << shift
+        for k in range(counts.size):
+            count = (word >> (np.uint64(k) * RUN_BITS)) & RUN_MASK
+            heads[k] += count
+            counts[k] += count
 
 
 def _one_output(inputs: Any, outputs: Any, _workspace: Any) -> None:
@@ -187,18 +199,24 @@ def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
 
 
 def _partitioned(inputs: Any, outputs: Any, workspace: Any) -> None:
-    """Evaluate three texts, each on its elements alone: one pass tells whose every element is."""
+    """Evaluate five texts, each on its elements alone: one pass tells whose every element is."""
     align_stack()
     out = outputs[0]
-    flags = np.empty(out.size, np.uint8)
+    parts = np.empty(out.size, np.uint8)
     for i in range(out.size):
         x = at(inputs, i)
-        flags[i] = np.uint8(is_first(*x)) + np.uint8(2) * np.uint8(is_second(*x))  # type: ignore[name-defined]  # noqa: F821
-    common, first, second = np.empty((3, out.size + 1), np.uint32)
-    commons, firsts, seconds = list_places(flags, common, first, second)
-    common_at(inputs, out, workspace, common[:commons])  # type: ignore[name-defined]  # noqa: F821
-    first_at(inputs, out, workspace, first[:firsts])  # type: ignore[name-defined]  # noqa: F821
-    second_at(inputs, out, workspace, second[:seconds])  # type: ignore[name-defined]  # noqa: F821
+        part = 1.0 if is_1(*x) else 0.0  # type: ignore[name-defined]  # noqa: F821
+        part = 2.0 if is_2(*x) else part  # type: ignore[name-defined]  # noqa: F821
+        part = 3.0 if is_3(*x) else part  # type: ignore[name-defined]  # noqa: F821
+        parts[i] = 4.0 if is_4(*x) else part  # type: ignore[name-defined]  # noqa: F821
+    places = np.empty((5, out.size), np.uint32)
+    counts = np.zeros(5, np.uint64)
+    list_places(parts, places, counts)
+    at_0(inputs, out, workspace, places[0, : counts[0]])  # type: ignore[name-defined]  # noqa: F821
+    at_1(inputs, out, workspace, places[1, : counts[1]])  # type: ignore[name-defined]  # noqa: F821
+    at_2(inputs, out, workspace, places[2, : counts[2]])  # type: ignore[name-defined]  # noqa: F821
+    at_3(inputs, out, workspace, places[3, : counts[3]])  # type: ignore[name-defined]  # noqa: F821
+    at_4(inputs, out, workspace, places[4, : counts[4]])  # type: ignore[name-defined]  # noqa: F821
 
 
 @functools.cache
@@ -230,15 +248,16 @@ def kernels(name: str) -> tuple[Loop, ...]:
     """Return the loops of a formula, to be called in turn with ``(inputs, outputs, workspace(...))``.
 
     Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. The first loop
-    evaluates the common text, every other that of a regime; a partitioned formula has one loop. Machine code is cached on disk under a name that contains a hash of all it was compiled from:
-    it never outlives its source.
+    evaluates the common text, every other that of a regime; a partitioned formula has one loop. Machine
+    code is cached on disk under a name that contains a hash of all it was compiled from: it never outlives
+    its source.
     """
     formula = FORMULAS[name]
     texts = compiled_texts()
     if formula.partitioned:
-        first, second = formula.regimes
-        calls = {"common_at": _at_places_of(name, "common"), "first_at": _at_places_of(name, first), "second_at": _at_places_of(name, second)}
-        calls |= {"is_first": texts[f"{name}_is_{first}"], "is_second": texts[f"{name}_is_{second}"]}
+        parts = ("common", *formula.regimes, *formula.shortcuts)
+        calls = {f"at_{i}": _at_places_of(name, part) for i, part in enumerate(parts)}
+        calls |= {f"is_{i}": texts[f"{name}_is_{part}"] for i, part in enumerate(parts) if i > 0}
         return (_compiled(_partitioned, f"{name}_partitioned", calls),)
     loop = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
     loops = [_compiled(loop, formula.base, {"text": texts[formula.base]})]
