@@ -145,6 +145,8 @@ def require_posterior(arguments: Arguments) -> None:
 def require_within(arguments: Arguments, name: str, lower: Any, upper: Any, rule: str, why: str) -> None:
     """Require lower <= argument <= upper; NaN passes through to the result."""
     value = arguments.values[name]
+    if isinstance(lower, float) and isinstance(upper, float) and _all_within(value, lower, upper):
+        return
     require(arguments, (value < lower) | (value > upper), name, rule, why)
 
 

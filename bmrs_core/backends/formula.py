@@ -14,14 +14,17 @@ class Formula:
     A formula with a regime ``rare`` is three texts: ``name_common``, ``name_rare`` and
     ``name_is_rare``; with several, a later regime prevails. Each text is straight-line code that a
     vectoriser turns into SIMD; where a backend can, one is evaluated only on the elements it is for. The
-    common text is evaluated everywhere, unless the formula is partitioned because it costs much: then
-    there is ``name_is_common``.
+    common text is evaluated everywhere, unless the formula is partitioned because it costs much.
+
+    A shortcut is a cheaper text of elements that the regimes cover, too, and prevails over those: for a
+    backend that partitions.
     """
 
     name: str
     inputs: int
     outputs: int = 1
     regimes: tuple[str, ...] = ()
+    shortcuts: tuple[str, ...] = ()
     partitioned: bool = False
 
     @property
@@ -32,6 +35,7 @@ class Formula:
 
 RARE = ("rare",)
 INTERIOR_AND_RARE = ("interior", "rare")
+UNTRUNCATED = ("half_line", "unbounded")
 
 FORMULAS = {
     formula.name: formula
@@ -47,8 +51,8 @@ FORMULAS = {
         Formula("log_normalizer_grad", 4, outputs=3),
         Formula("kl_divergence_grad", 4, outputs=3),
         Formula("log_mean_grad", 4, outputs=3),
-        Formula("quantile", 5, regimes=INTERIOR_AND_RARE, partitioned=True),
-        Formula("log_quantile", 5, regimes=INTERIOR_AND_RARE, partitioned=True),
+        Formula("quantile", 5, regimes=INTERIOR_AND_RARE, shortcuts=UNTRUNCATED, partitioned=True),
+        Formula("log_quantile", 5, regimes=INTERIOR_AND_RARE, shortcuts=UNTRUNCATED, partitioned=True),
         Formula("log_quantile_grad", 5, outputs=3),
         Formula("log_density", 5),
         Formula("logpdf", 5),

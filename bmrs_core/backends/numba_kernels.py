@@ -1,7 +1,7 @@
 """The formulas compiled by Numba: loops over contiguous float64 blocks.
 
 One loop evaluates the common text, as a rule of every element, in SIMD; the elements of another regime
-are gathered, so that the loop over their text is SIMD, too.
+are gathered, so that the loop over their text is SIMD, too. Of a partitioned formula, so are all.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ BLOCK = 8192
 
 # A sum over nodes may be taken in any order: SIMD over the nodes of one element.
 SUMMING: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc", "nsz"}}
+
+# Elements whose places are listed at a time: five numbers up to theirs fit a word of 64 bits.
+RUN = 4095
+RUN_BITS = np.uint64(12)
+RUN_MASK = np.uint64(RUN)
 
 Loop = Callable[..., None]
 
@@ -118,6 +123,36 @@ def gather(source: Any, places: Any, room: Any) -> None:
         room[j] = source[places[j]]
 
 
+@njit(error_model="numpy", nogil=True)
+def scatter(source: Any, places: Any, target: Any) -> None:
+    """Copy elements to their places."""
+    for j in range(places.size):
+        target[places[j]] = source[j]
+
+
+@njit(error_model="numpy", nogil=True)
+def list_places(parts: Any, places: Any, counts: Any) -> None:
+    """List the places of the elements of each part in its row, and count them.
+
+    The five counts of a run are one word: adding to one of them is neither a branch nor a detour through
+    the memory.
+    """
+    flat = places.ravel()
+    heads = np.arange(counts.size).astype(np.uint64) * np.uint64(places.shape[1])
+    for start in range(0, parts.size, RUN):
+        run = parts[start : start + RUN]
+        word = np.uint64(0)
+        for i in range(run.size):
+            part = np.uint64(run[i])
+            shift = part * RUN_BITS
+            flat[heads[part] + ((word >> shift) & RUN_MASK)] = np.uint64(start + i)
+            word += np.uint64(1) << shift
+        for k in range(counts.size):
+            count = (word >> (np.uint64(k) * RUN_BITS)) & RUN_MASK
+            heads[k] += count
+            counts[k] += count
+
+
 def _one_output(inputs: Any, outputs: Any, _workspace: Any) -> None:
     align_stack()
     out = outputs[0]
@@ -138,11 +173,20 @@ def _three_outputs(inputs: Any, outputs: Any, _workspace: Any) -> None:
         outputs[0][i], outputs[1][i], outputs[2][i] = text(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
 
 
+def _at_places(inputs: Any, out: Any, workspace: Any, places: Any) -> None:
+    """Evaluate a text at some places: gathered, so that the loop over them is SIMD."""
+    gathered, varying = workspace
+    for k in varying:
+        gather(inputs[k], places, gathered[k])
+    result = np.empty(places.size)
+    evaluate(gathered, (result,), ())  # type: ignore[name-defined]  # noqa: F821
+    scatter(result, places, out)
+
+
 def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
-    """Evaluate a regime's text on its elements alone: gathered, so that the loop over them is SIMD."""
+    """Evaluate a regime's text on its elements alone."""
     align_stack()
     out = outputs[0]
-    gathered, varying = workspace
     flags = np.empty(out.size, np.uint8)
     for i in range(out.size):
         flags[i] = is_in(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
@@ -151,12 +195,28 @@ def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
     for i in range(out.size):
         places[count] = i
         count += flags[i]
-    for k in varying:
-        gather(inputs[k], places[:count], gathered[k])
-    result = np.empty(count)
-    evaluate(gathered, (result,), ())  # type: ignore[name-defined]  # noqa: F821
-    for j in range(count):
-        out[places[j]] = result[j]
+    evaluate_at(inputs, out, workspace, places[:count])  # type: ignore[name-defined]  # noqa: F821
+
+
+def _partitioned(inputs: Any, outputs: Any, workspace: Any) -> None:
+    """Evaluate five texts, each on its elements alone: one pass tells whose every element is."""
+    align_stack()
+    out = outputs[0]
+    parts = np.empty(out.size, np.uint8)
+    for i in range(out.size):
+        x = at(inputs, i)
+        part = 1.0 if is_1(*x) else 0.0  # type: ignore[name-defined]  # noqa: F821
+        part = 2.0 if is_2(*x) else part  # type: ignore[name-defined]  # noqa: F821
+        part = 3.0 if is_3(*x) else part  # type: ignore[name-defined]  # noqa: F821
+        parts[i] = 4.0 if is_4(*x) else part  # type: ignore[name-defined]  # noqa: F821
+    places = np.empty((5, out.size), np.uint32)
+    counts = np.zeros(5, np.uint64)
+    list_places(parts, places, counts)
+    at_0(inputs, out, workspace, places[0, : counts[0]])  # type: ignore[name-defined]  # noqa: F821
+    at_1(inputs, out, workspace, places[1, : counts[1]])  # type: ignore[name-defined]  # noqa: F821
+    at_2(inputs, out, workspace, places[2, : counts[2]])  # type: ignore[name-defined]  # noqa: F821
+    at_3(inputs, out, workspace, places[3, : counts[3]])  # type: ignore[name-defined]  # noqa: F821
+    at_4(inputs, out, workspace, places[4, : counts[4]])  # type: ignore[name-defined]  # noqa: F821
 
 
 @functools.cache
@@ -188,19 +248,29 @@ def kernels(name: str) -> tuple[Loop, ...]:
     """Return the loops of a formula, to be called in turn with ``(inputs, outputs, workspace(...))``.
 
     Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. The first loop
-    evaluates the common text (of all elements, unless the formula is partitioned), every other that of a
-    regime. Machine code is cached on disk under a name that contains a hash of all it was compiled from:
-    it never outlives its source.
+    evaluates the common text, every other that of a regime; a partitioned formula has one loop. Machine
+    code is cached on disk under a name that contains a hash of all it was compiled from: it never outlives
+    its source.
     """
     formula = FORMULAS[name]
     texts = compiled_texts()
-    first = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
-    loops = [] if formula.partitioned else [_compiled(first, formula.base, {"text": texts[formula.base]})]
-    for regime in ("common", *formula.regimes) if formula.partitioned else formula.regimes:
-        evaluate = _compiled(_one_output, f"{name}_{regime}", {"text": texts[f"{name}_{regime}"]})
-        calls = {"evaluate": evaluate, "is_in": texts[f"{name}_is_{regime}"]}
+    if formula.partitioned:
+        parts = ("common", *formula.regimes, *formula.shortcuts)
+        calls = {f"at_{i}": _at_places_of(name, part) for i, part in enumerate(parts)}
+        calls |= {f"is_{i}": texts[f"{name}_is_{part}"] for i, part in enumerate(parts) if i > 0}
+        return (_compiled(_partitioned, f"{name}_partitioned", calls),)
+    loop = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
+    loops = [_compiled(loop, formula.base, {"text": texts[formula.base]})]
+    for regime in formula.regimes:
+        calls = {"evaluate_at": _at_places_of(name, regime), "is_in": texts[f"{name}_is_{regime}"]}
         loops.append(_compiled(_regime, f"{name}_{regime}_gathered", calls))
     return tuple(loops)
+
+
+def _at_places_of(name: str, regime: str) -> Loop:
+    text = f"{name}_{regime}"
+    evaluate = _compiled(_one_output, text, {"text": compiled_texts()[text]})
+    return _compiled(_at_places, f"{text}_at", {"evaluate": evaluate})
 
 
 def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
@@ -210,6 +280,8 @@ def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
         "at": at,
         "align_stack": align_stack,
         "gather": gather,
+        "list_places": list_places,
+        "scatter": scatter,
         "interleave": interleave,
         "range": range,
         **calls,

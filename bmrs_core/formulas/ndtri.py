@@ -1,9 +1,9 @@
-"""The inverse of the normal's upper tail, from the tail's negative logarithm."""
+"""The inverse of the normal's upper tail."""
 
 from __future__ import annotations
 
 from bmrs_core.formulas.constants import HALF, ONE
-from bmrs_core.formulas.primitives import Real, decay, maximum, sqrt, where
+from bmrs_core.formulas.primitives import Real, log, maximum, sqrt, where
 
 __all__ = ["upper_quantile"]
 
@@ -61,12 +61,11 @@ FD6 = 1.421511758316446e-07
 FD7 = 2.0442631033899397e-15
 
 
-def upper_quantile(depth: Real) -> Real:
-    """Return z >= 0 with -log(1 - Phi(z)) = depth, for log 2 <= depth < 729."""
-    p = decay(-depth)
+def upper_quantile(p: Real) -> Real:
+    """Return z >= 0 with 1 - Phi(z) = p, for 1e-316 < p <= 1/2."""
     centre = HALF - p
     c = CENTRE_SQUARE - centre * centre
-    root = sqrt(maximum(depth, HALF))
+    root = sqrt(maximum(-log(p), HALF))
     m = root - MIDDLE_ORIGIN
     f = root - FAR_ORIGIN
     c_num = ((CN7 * c + CN6) * c + CN5) * c + CN4

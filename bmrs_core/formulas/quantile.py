@@ -5,6 +5,9 @@ Tail (mu outside): with R Mills' ratio and A the nearer bound, A t + t^2/2 + log
 is solved for the distance t = (x - bound)/sigma by one step of order 5, y the negative log of the
 survival, so that nothing is lost however far out the tail. Short support: the integral from the
 nearer end, a polynomial, is inverted by two such steps from an exponential's closed form.
+
+Two shortcuts: where less mass than rounding lies beyond a bound, the bound is left out. What is left is
+half a line (mu outside) or the whole of it (mu inside).
 """
 
 from __future__ import annotations
@@ -46,18 +49,24 @@ __all__ = [
     "interior_offset",
     "log_quantile_common",
     "log_quantile_grad",
+    "log_quantile_half_line",
     "log_quantile_interior",
-    "log_quantile_is_common",
+    "log_quantile_is_half_line",
     "log_quantile_is_interior",
     "log_quantile_is_rare",
+    "log_quantile_is_unbounded",
     "log_quantile_rare",
+    "log_quantile_unbounded",
     "offset_rare",
     "quantile_common",
+    "quantile_half_line",
     "quantile_interior",
-    "quantile_is_common",
+    "quantile_is_half_line",
     "quantile_is_interior",
     "quantile_is_rare",
+    "quantile_is_unbounded",
     "quantile_rare",
+    "quantile_unbounded",
     "short_integral",
     "short_step",
     "tail_guess",
@@ -73,6 +82,11 @@ SLACK = 1.001
 # Nearer than this fraction of the mass to the bound mu lies beyond, log(R(A)/R(A + t)) would cancel and
 # the integral from the bound is inverted: above, at most 16 eps of t are lost, below, none.
 AT_BOUND = 0.0625
+# Where u and 1 - u exceed this, the far end of a tail is left out if at most e^-FAR_EXPONENT = 2e-35 of the
+# mass lies beyond, and the ends of an interior if beyond 12.5 sigma, Phi(-12.5) = 4e-36: 2e-18 of u.
+SURE = 1e-17
+FAR_EXPONENT = 80.0
+FAR_END = 12.5
 # A least-squares fit, reweighted towards equal errors, over 0.06 < y < 692 and all A: see tail_guess.
 # G<i>_<j> is the coefficient of growth^i r^j.
 G0_0 = 0.0267492
@@ -159,7 +173,7 @@ def interior_offset(u: Real, alpha: Real, beta: Real) -> Real:
     above_beta = INV_SQRT_2PI * decay(-HALF * beta * beta) * mills(absolute(beta))
     below = (ONE - u) * below_alpha + u * (ONE - above_beta)
     above = (ONE - u) * (ONE - below_alpha) + u * above_beta
-    z = upper_quantile(-log(maximum(minimum(below, above), TINY)))
+    z = upper_quantile(maximum(minimum(below, above), TINY))
     return where(below < above, -z, z)
 
 
@@ -174,12 +188,6 @@ def log_quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Rea
     beta = (b - mu) / sigma
     t = tail_offset(u, (a - mu) / sigma, beta, (b - a) / sigma)
     return within_support(where(beta <= ZERO, b - sigma * t, a + sigma * t), u, a, b)
-
-
-def log_quantile_is_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether no other regime holds: mu lies outside the support, or is not a number."""
-    other = ((mu > a) & (mu < b)) | log_quantile_is_rare(u, mu, sigma, a, b)
-    return where(other, ZERO, ONE) > ZERO
 
 
 def log_quantile_is_interior(_u: Real, mu: Real, _sigma: Real, a: Real, b: Real) -> Bool:
@@ -231,6 +239,39 @@ def offset_rare(u: Real, alpha: Real, beta: Real, w: Real) -> tuple[Bool, Real]:
     return from_a, short_step(t, slope, target, w)
 
 
+def log_quantile_is_half_line(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether mu lies outside the support, so far from its far end that it might be infinite."""
+    middle = absolute(HALF * ((a - mu) + (b - mu)))
+    p = where(mu <= a, u, ONE - u)
+    far = (b - a) * middle > FAR_EXPONENT * sigma * sigma
+    return ((mu <= a) | (mu >= b)) & far & (p >= AT_BOUND) & (u > SURE) & (u < ONE)
+
+
+def log_quantile_half_line(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return x(u) of a support without its far end: the survival is 1 - u or, from b, u itself."""
+    from_a = mu <= a
+    start = where(from_a, a - mu, mu - b) / sigma
+    near = mills(start)
+    survival = where(from_a, ONE - u, u)
+    correction = where(from_a, (ONE - survival - u) * (ONE + u), ZERO)
+    y = -(log(survival) + correction)
+    t = tail_step(tail_guess(near, maximum(ONE - start * near, ZERO), y), start, near, y)
+    return minimum(maximum(where(from_a, a + sigma * t, b - sigma * t), a), b)
+
+
+def log_quantile_is_unbounded(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether mu lies so far inside the support that its ends might be infinite."""
+    reach = FAR_END * sigma
+    return (mu - a > reach) & (b - mu > reach) & (u > SURE) & (u < ONE)
+
+
+def log_quantile_unbounded(u: Real, mu: Real, sigma: Real, _a: Real, _b: Real) -> Real:
+    """Return x(u) of the normal distribution on the whole line."""
+    below = u < HALF
+    z = upper_quantile(where(below, u, ONE - u))
+    return mu + sigma * where(below, -z, z)
+
+
 def log_quantile_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return x(u) of a short support or close to the bound mu lies beyond."""
     from_a, t = offset_rare(u, (a - mu) / sigma, (b - mu) / sigma, (b - a) / sigma)
@@ -240,11 +281,6 @@ def log_quantile_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
 def quantile_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return theta(u) where mu lies outside the support and x is not close to the bound."""
     return exp(log_quantile_common(u, mu, sigma, a, b))
-
-
-def quantile_is_common(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
-    """Tell whether mu lies outside the support, or is not a number."""
-    return log_quantile_is_common(u, mu, sigma, a, b)
 
 
 def quantile_is_interior(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
@@ -265,6 +301,26 @@ def quantile_is_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
 def quantile_rare(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return theta(u) of a short support or close to the bound mu lies beyond."""
     return exp(log_quantile_rare(u, mu, sigma, a, b))
+
+
+def quantile_is_half_line(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether mu lies outside the support, so far from its far end that it might be infinite."""
+    return log_quantile_is_half_line(u, mu, sigma, a, b)
+
+
+def quantile_half_line(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return theta(u) of a support without its far end."""
+    return exp(log_quantile_half_line(u, mu, sigma, a, b))
+
+
+def quantile_is_unbounded(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Bool:
+    """Tell whether mu lies so far inside the support that its ends might be infinite."""
+    return log_quantile_is_unbounded(u, mu, sigma, a, b)
+
+
+def quantile_unbounded(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
+    """Return theta(u) of the log-normal that is not truncated."""
+    return exp(log_quantile_unbounded(u, mu, sigma, a, b))
 
 
 def log_quantile_grad(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:

@@ -42,7 +42,8 @@ def exact_excess(z: Any) -> Any:
         return 1 - z * exact_mills(z)
 
 
-def exact_upper_quantile(depth: Any) -> Any:
+def exact_upper_quantile(p: Any) -> Any:
+    depth = -mp.log(p)
     z = mp.sqrt(2 * max(depth - 1, mp.mpf(0.1)))
     for _ in range(60):
         ratio = exact_mills(z)

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from numba import njit
 
+import bmrs_core
+from bmrs_core.backends.array_api import bind_namespace
+from bmrs_core.backends.formula import FORMULAS
 from bmrs_core.backends.numba_elementary import decay, exp, expm1, log, log1p
-from bmrs_core.backends.numba_kernels import compiled_texts, kernels
+from bmrs_core.backends.numba_kernels import BLOCK, RUN, compiled_texts, kernels
 
 EPS = 2.0**-52
 # Measured on these points: 0.5, 0.5, 0.9, 0.6 and 0.9 of eps; a regression of any is at least twice that.
@@ -111,8 +114,6 @@ def test_a_compiled_function_is_read_from_the_disk_by_the_next_process() -> None
 
 
 def test_each_kernel_is_compiled_for_one_signature_only() -> None:
-    import bmrs_core
-
     x = np.linspace(-5.0, -1.0, 10)
     for mu in (-3.0, x, x[::2], x.astype(np.float32), x.astype(">f8"), np.asfortranarray(x.reshape(2, 5))):
         bmrs_core.mean(mu, 0.5)
@@ -129,3 +130,38 @@ def test_elementary_functions_inline_into_a_users_loop() -> None:
         return result
 
     assert total(np.zeros(4)) == 4.0
+
+
+def five_parts(size: int) -> tuple[Any, ...]:
+    """Draw u, mu, sigma, a and b of every regime and shortcut, with u also near and at its ends."""
+    draw = np.random.default_rng(11)
+    u = np.where(draw.random(size) < 0.1, 10.0 ** draw.uniform(-25, -14, size), draw.random(size))
+    u = np.where(draw.random(size) < 0.01, draw.integers(0, 2, size), u)
+    mu, sigma = draw.uniform(-40, 20, size), np.exp(draw.uniform(-20, 5, size))
+    return u, mu, sigma, np.full(size, -20.0), np.zeros(size)
+
+
+def test_each_part_of_a_partitioned_formula_is_tried() -> None:
+    texts, inputs = compiled_texts(), five_parts(5000)
+    for part in ("interior", "rare", *FORMULAS["log_quantile"].shortcuts):
+        chosen = [texts[f"log_quantile_is_{part}"](*x) for x in zip(*inputs, strict=True)]
+        assert sum(chosen) > 200
+
+
+@pytest.mark.parametrize("size", [1, 40, RUN, RUN + 1, BLOCK, 2 * BLOCK + 5])
+def test_the_shortcuts_and_the_partition_change_no_quantile(size: int) -> None:
+    """NumPy's binding evaluates the regimes everywhere, without shortcuts."""
+    u, mu, sigma, a, b = five_parts(size)
+    with np.errstate(all="ignore"):
+        expected = bind_namespace(np)["log_quantile"](u, mu, sigma, a, b)
+    found = bmrs_core.log_quantile(u, mu, sigma)
+    # Of the distance from the bound or mu: 16 eps are lost where it is near; of x itself, its rounding.
+    assert np.max(np.abs(found - expected) / (16 * EPS * np.maximum(np.abs(expected), 1.0))) < 1.0
+    assert np.array_equal(found, [float(bmrs_core.log_quantile(*x)) for x in zip(u, mu, sigma, strict=True)])
+
+
+@pytest.mark.parametrize("mu", [-3.0, 5.0, np.nan])
+def test_a_block_of_a_single_part_is_complete(mu: float) -> None:
+    """All of its places stand in one list, the others are empty."""
+    found = bmrs_core.log_quantile(np.full(2 * BLOCK, 0.5), mu, 0.1)
+    assert np.array_equal(found, np.full(2 * BLOCK, bmrs_core.log_quantile(0.5, mu, 0.1)), equal_nan=True)
