@@ -108,7 +108,7 @@ class Team:
         return Team, ()
 
     def add(self, layer: MultiplicativeNoise, name: str) -> None:
-        """Let a layer draw with the others; errors call it by its name."""
+        """Let a layer draw with the others; errors call it by its name. Layers of a copy join by themselves."""
         self._members[layer] = False
         self._names[layer] = name
 
@@ -181,7 +181,7 @@ class Team:
             key=key,
             layers=layers,
             drawing=[layers[i] for i in places],
-            names={layer: self._names[layer] for layer in layers},
+            names={layer: self._names.get(layer, "") for layer in layers},
             parameters=(*mu, *log_sigma),
             masks=masks,
             sizes=sizes,

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,16 +91,17 @@ def _digest() -> int:
     return zlib.crc32(b"".join(part.numpy().tobytes() for part in outcome((8, 16, 40, 40), 1, "sample", 2)))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_child_works_after_its_parent_has_used_threads() -> None:
+FORKING = """
+import multiprocessing
+from bmrs_kernels import tasks
+from tests.kernels.test_tasks import _digest
+if __name__ == "__main__":
     expected = _digest()
     assert tasks._pools, "the parent has a pool"
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=lambda: sender.send(_digest()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is what is tested
-        child.start()
+    child.start()
     try:
         assert receiver.poll(60), "the child hangs"
         assert receiver.recv() == expected
@@ -109,6 +109,25 @@ def test_a_forked_child_works_after_its_parent_has_used_threads() -> None:
         child.kill()
         child.join()
     assert _digest() == expected
+    print("done")
+"""
+
+
+def _run(script: Path, text: str, *arguments: str) -> None:
+    """Run a program in a process of its own, which no other test's libraries have started threads in."""
+    script.write_text(text)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(script), *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    root = Path(__file__).parents[2]
+    answer = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment, cwd=root, check=False
+    )
+    assert answer.stdout == "done\n", answer.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_works_after_its_parent_has_used_threads(tmp_path: Path) -> None:
+    _run(tmp_path / "forking.py", FORKING)
 
 
 class Noisy(Dataset[int]):
@@ -136,16 +155,8 @@ if __name__ == "__main__":
 
 def test_data_loader_workers(tmp_path: Path) -> None:
     """In a process of its own: a spawned worker imports the main module again."""
-    script = tmp_path / "loading.py"
-    script.write_text(LOADING)
     methods = [method for method in ("fork", "spawn") if method in multiprocessing.get_all_start_methods()]
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", str(script), *methods]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    root = Path(__file__).parents[2]
-    answer = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=environment, cwd=root, check=False
-    )
-    assert answer.stdout == "done\n", answer.stderr
+    _run(tmp_path / "loading.py", LOADING, *methods)
 
 
 def test_the_first_failure_by_number_is_returned() -> None:
