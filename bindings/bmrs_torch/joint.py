@@ -108,7 +108,7 @@ class Team:
         return Team, ()
 
     def add(self, layer: MultiplicativeNoise, name: str) -> None:
-        """Let a layer draw with the others; errors call it by its name. Layers of a copy join by themselves."""
+        """Let a layer draw with the others; errors call it by its name. Layers of a copy join themselves."""
         self._members[layer] = False
         self._names[layer] = name
 
