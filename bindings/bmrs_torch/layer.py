@@ -135,6 +135,16 @@ class MultiplicativeNoise(nn.Module):
         scale = (self._expected_noise_again() if again else self.expected_noise()).to(x.dtype)
         return x * scale.view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
 
+    def train(self, mode: bool = True) -> MultiplicativeNoise:
+        """Set training or evaluation mode.
+
+        Coming back to training a layer leaves its team, so that noise does not depend on what was before: a
+        run resumed after an evaluation draws what the uninterrupted one does.
+        """
+        if mode and not self.training:
+            self._team = None
+        return super().train(mode)
+
     @property
     def team(self) -> Team | None:
         """The layers it draws noise with; see :func:`bmrs_torch.kl_divergence`."""

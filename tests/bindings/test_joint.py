@@ -271,3 +271,16 @@ def test_layers_that_are_gone_are_not_drawn_for(x: Tensor) -> None:
     model[4] = nn.Identity()
     assert team.holds([noise_of(model)[0]])
     model(x).sum().backward()
+
+
+def test_noise_after_an_evaluation_does_not_depend_on_what_was_before_it(x: Tensor) -> None:
+    trained, fresh = together(network(), x), network()
+    for _ in range(3):
+        trained(x)
+    for model in (trained, fresh):
+        model.eval()
+        model.train()
+    torch.manual_seed(11)
+    first = recorded(trained, x)
+    torch.manual_seed(11)
+    assert all(torch.equal(a, b) for a, b in zip(first, recorded(fresh, x), strict=True))
