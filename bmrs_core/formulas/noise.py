@@ -47,7 +47,6 @@ __all__ = [
     "short_draw",
     "tail_coefficients",
     "tail_derivatives",
-    "tail_draw",
     "tail_solution",
     "upper_quantile_float32",
 ]
@@ -172,12 +171,6 @@ def tail_solution(p: Real, q: Real, r: Real, s_lower: Real, rest: Real, reach: R
     moved = v + step
     solved = minimum(maximum(moved, ZERO), reach)
     return solved, drop + step * (slope - rho + HALF * step * (curvature - r))
-
-
-def tail_draw(p: Real, q: Real, r: Real, s_lower: Real, rest: Real, reach: Real) -> Real:
-    """Return v = A t of a draw."""
-    v, _drop = tail_solution(p, q, r, s_lower, rest, reach)
-    return v
 
 
 def tail_derivatives(
