@@ -47,15 +47,16 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
     ValueError
         If a kept structure's parameters are unusable; the layer is named.
     """
-    found = list(layers.values())
-    mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
-    log_a, log_b = [layer.log_a for layer in found], [layer.log_b for layer in found]
+    if not torch.compiler.is_compiling():
+        found = list(layers.values())
+        ready = _assemble(layers, found).divergence(found)
+        if ready is not None:
+            return ready
+    lists = _lists(layers)
     if torch.compiler.is_compiling():
-        values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
+        values, kept, _ = torch.ops.bmrs.divergence(*lists)
         return Divergence(values.sum(), values, kept)
-    ready = _assemble(layers).divergence(found)
-    if ready is not None:
-        return ready
+    mu, log_sigma, mask, log_a, log_b = lists
     try:
         values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
     except UnusableError as error:
@@ -65,9 +66,16 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
     return Divergence(values.sum(), values, kept)
 
 
-def _assemble(layers: Mapping[str, MultiplicativeNoise]) -> Team:
+def _lists(
+    layers: Mapping[str, MultiplicativeNoise],
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[float], list[float]]:
+    found = layers.values()
+    mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
+    return mu, log_sigma, mask, [layer.log_a for layer in found], [layer.log_b for layer in found]
+
+
+def _assemble(layers: Mapping[str, MultiplicativeNoise], found: list[MultiplicativeNoise]) -> Team:
     """Let layers whose divergence is taken together draw their noise together, too."""
-    found = list(layers.values())
     team = found[0].team
     if team is None or not team.holds(found):
         team = Team()

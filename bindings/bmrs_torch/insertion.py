@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -32,7 +33,9 @@ class WithNoise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer, then the noise."""
-        result: Tensor = self.noise(self.layer(x))
+        # Not by attribute: a module looks its children up in Python, which small layers feel.
+        modules: dict[str, Any] = self._modules
+        result: Tensor = modules["noise"](modules["layer"](x))
         return result
 
 

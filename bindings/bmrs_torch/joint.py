@@ -75,7 +75,10 @@ class _Plan(NamedTuple):
     parameters: tuple[Tensor, ...]
     masks: tuple[Tensor, ...]
     sizes: NDArray[np.int64]
+    splits: list[int]
     drawn: NDArray[np.int64]
+    widths: list[int]
+    width: int
     starts: NDArray[np.int64]
     addresses: NDArray[np.int64]
     draw_addresses: NDArray[np.int64]
@@ -153,7 +156,7 @@ class Team:
         if state.plan is None or state.plan.key != key:
             state.plan = self._plan(key, (leader.log_a, leader.log_b))
         plan = state.plan
-        if not plan.drawing or samples * int(plan.drawn.sum()) > JOINT_DRAWS:
+        if not plan.drawing or samples * plan.width > JOINT_DRAWS:
             return _Step({}, {}, {})
         results = _JointStep.apply(plan, samples, *plan.parameters)  # type: ignore[no-untyped-call]
         versions = {layer: _versions(layer) for layer in plan.layers}
@@ -185,7 +188,10 @@ class Team:
             parameters=(*mu, *log_sigma),
             masks=masks,
             sizes=sizes,
+            splits=sizes.tolist() * 2,
             drawn=sizes[places],
+            widths=sizes[places].tolist(),
+            width=int(sizes[places].sum()),
             starts=(np.cumsum(sizes) - sizes)[places],
             addresses=addresses,
             draw_addresses=np.ascontiguousarray(addresses[:, places]),
@@ -246,9 +252,8 @@ class _JointStep(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, samples: int, *_parameters: Tensor) -> tuple[Tensor, ...]:
         ctx.plan, ctx.divergence = plan, None
         ctx.set_materialize_grads(False)
-        drawn = plan.drawn.tolist()
-        thetas = tuple([torch.empty(samples, size) for size in drawn])
-        ctx.derivatives = np.empty((2, samples, sum(drawn)), np.float32)
+        thetas = tuple([torch.empty(samples, width) for width in plan.widths])
+        ctx.derivatives = np.empty((2, samples, plan.width), np.float32)
         places = np.array([t.data_ptr() for t in thetas], np.int64)
         seed = int(torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64))
         bad = noise_cpu.joint_draw(
@@ -273,21 +278,25 @@ class _JointStep(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         drawing = len(plan.drawing)
-        gradients = None
-        if ctx.divergence is not None:
-            by_total, by_values = grad_outputs[drawing : drawing + 2]
-            if by_total is not None or by_values is not None:
-                weights = np.zeros(plan.sizes.size) if by_values is None else by_values.numpy().copy()
-                weights += 0.0 if by_total is None else by_total.item()
-                gradients = noise_cpu.scaled_gradients("float32", plan.sizes, weights, ctx.divergence)
-        sizes = plan.sizes.tolist()
-        if gradients is None:
-            gradients = np.zeros((2, sum(sizes)), np.float32)
         by_theta = [None if g is None else g.contiguous() for g in grad_outputs[:drawing]]
         addresses = np.array([0 if g is None else g.data_ptr() for g in by_theta], np.int64)
+        gradients = _of_divergence(plan, ctx.divergence, *grad_outputs[drawing : drawing + 2])
         noise_cpu.add_joint_gradients(addresses, plan.drawn, plan.starts, ctx.derivatives, gradients)
-        parts = torch.from_numpy(gradients)
-        return None, None, *parts[0].split(sizes), *parts[1].split(sizes)
+        return None, None, *torch.from_numpy(gradients).flatten().split(plan.splits)
+
+
+def _of_divergence(
+    plan: _Plan,
+    derivatives: NDArray[np.float32] | None,
+    by_total: Tensor | None = None,
+    by_values: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """The gradients by mu and log sigma that come of the divergence, (2, structures of all layers)."""
+    if derivatives is None or (by_total is None and by_values is None):
+        return np.zeros((2, sum(plan.splits) // 2), np.float32)
+    weights = np.zeros(plan.sizes.size) if by_values is None else by_values.numpy().copy()
+    weights += 0.0 if by_total is None else by_total.item()
+    return noise_cpu.scaled_gradients("float32", plan.sizes, weights, derivatives)
 
 
 def _raise_unusable(plan: _Plan, layers: list[MultiplicativeNoise], structure: int) -> None:

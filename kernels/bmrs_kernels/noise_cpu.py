@@ -6,6 +6,7 @@ is computed.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -228,6 +229,7 @@ def add_joint_gradients(
     reduce(addresses, sizes, starts, derivatives[0], derivatives[1], gradients[0], gradients[1])
 
 
+@functools.cache
 def _noise_kernels(dtype: str) -> NoiseKernels:
     # Imported when first needed: binding the formulas to Numba takes longer than an import should.
     from bmrs_kernels.numba_noise import noise_kernels
@@ -235,12 +237,14 @@ def _noise_kernels(dtype: str) -> NoiseKernels:
     return noise_kernels(dtype)
 
 
+@functools.cache
 def _kl_kernels(dtype: str) -> KlKernels:
     from bmrs_kernels.numba_kl import kl_kernels
 
     return kl_kernels(dtype)
 
 
+@functools.cache
 def _joint_kernels() -> JointKernels:
     from bmrs_kernels.numba_joint import joint_kernels
 
