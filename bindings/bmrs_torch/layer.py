@@ -81,6 +81,7 @@ class MultiplicativeNoise(nn.Module):
         self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
         self.register_buffer("mask", torch.ones(num_structures))
         self._team: Team | None = None
+        self.draws_jointly = False
         self._expectation: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -153,7 +154,7 @@ class MultiplicativeNoise(nn.Module):
     def join(self, team: Team, name: str) -> None:
         """Draw noise together with the other layers of a team, where that saves time."""
         team.add(self, name)
-        self._team = team
+        self._team, self.draws_jointly = team, False
 
     def extra_repr(self) -> str:
         """Say how many structures there are and are kept, and how the noise is laid out."""

@@ -17,7 +17,7 @@ from bmrs_kernels.contract import SHARES, Layout
 from bmrs_torch import cpu
 from bmrs_torch.reference import reference_backward, reference_forward
 
-__all__ = ["apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
+__all__ = ["applied", "apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
 
 _LAYOUT = "int axis, int share, float log_a, float log_b"
 _library = torch.library.Library("bmrs", "DEF")
@@ -124,9 +124,17 @@ class _Noise(torch.autograd.Function):
         return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
 
 
+def applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """Apply an autograd.Function outside the transforms of torch.func.
+
+    Its own `apply` first goes through the arguments for what such transforms left, which small layers feel.
+    """
+    return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+
+
 def scaled(x: Tensor, theta: Tensor, axis: int) -> Tensor:
     """Multiply float32 `x` on the CPU by noise per sample, drawn already: (samples, structures)."""
-    result: Tensor = _Scaled.apply(x, theta, axis)  # type: ignore[no-untyped-call]
+    result: Tensor = applied(_Scaled, x, theta, axis)
     return result
 
 
