@@ -95,6 +95,7 @@ class _State(threading.local):
         self.ready: dict[MultiplicativeNoise, Tensor] = {}
         self.used: dict[MultiplicativeNoise, Tensor] = {}
         self.versions: dict[MultiplicativeNoise, int] = {}
+        self.seed = torch.empty(1, dtype=torch.int64)
 
 
 class Team:
@@ -166,8 +167,9 @@ class Team:
         state.ready, state.used, state.versions, state.divergence = {}, {}, {}, None
         if not plan.drawing or samples * plan.width > JOINT_DRAWS:
             return
-        theta, *divergence = applied(_JointStep, self, plan, samples, *plan.parameters)
-        for layer, own in zip(plan.drawing, theta.split(plan.widths, 1), strict=True):
+        seed = int(state.seed.random_(-(2**63), 2**63 - 1))  # what torch.randint draws, in half its time
+        theta, *divergence = applied(_JointStep, self, plan, samples, seed, *plan.parameters)
+        for layer, own in zip(plan.drawing, theta.split_with_sizes(plan.widths, 1), strict=True):
             state.ready[layer] = own
         for seat in plan.seats:
             state.versions[seat.layer] = seat.mu._version + seat.log_sigma._version + seat.mask._version
@@ -278,12 +280,11 @@ class _JointStep(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, team: Team, plan: _Plan, samples: int, *_parameters: Tensor) -> Any:
+    def forward(ctx: Any, team: Team, plan: _Plan, samples: int, seed: int, *_parameters: Tensor) -> Any:
         ctx.plan, ctx.divergence = plan, None
         ctx.set_materialize_grads(False)
         theta = torch.empty(samples, plan.width)
         ctx.derivatives = np.empty((2, samples, plan.width), np.float32)
-        seed = int(torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64))
         bad = noise_cpu.joint_draw(
             plan.draw_addresses, plan.drawn, plan.leading_bounds, seed, theta.numpy(), ctx.derivatives
         )
@@ -309,7 +310,7 @@ class _JointStep(torch.autograd.Function):
         if by_theta is not None:
             d_theta = by_theta.contiguous().numpy()
             noise_cpu.add_joint_gradients(d_theta, plan.drawn, plan.starts, ctx.derivatives, gradients)
-        return None, None, None, *torch.from_numpy(gradients).flatten().split(plan.splits)
+        return None, None, None, None, *torch.from_numpy(gradients).flatten().split_with_sizes(plan.splits)
 
 
 def _of_divergence(
