@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bmrs_kernels import noise_cpu
 from bmrs_torch.cpu import raise_unusable
-from bmrs_torch.operators import applied, differentiable_once
+from bmrs_torch.operators import applied, differentiable_once, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,7 @@ class _Seat(NamedTuple):
     log_sigma: Tensor
     mask: Tensor
     addresses: tuple[int, int, int]
+    mask_version: int
     state: tuple[bool, bool, float, float]
 
 
@@ -72,6 +73,7 @@ class _Plan(NamedTuple):
     leading_bounds: tuple[float, float]
     with_divergence: bool
     drawing: list[MultiplicativeNoise]
+    whole: set[MultiplicativeNoise]
     layers: list[MultiplicativeNoise]
     parameters: tuple[Tensor, ...]
     sizes: NDArray[np.int64]
@@ -126,8 +128,17 @@ class Team:
     def _layers(self) -> list[MultiplicativeNoise]:
         return [layer for member, _ in self._members if (layer := member()) is not None]
 
-    def noise(self, layer: MultiplicativeNoise, x: Tensor) -> Tensor | None:
-        """θ·mask for the samples of `x`, shape (samples, structures), or None: the layer is to draw alone."""
+    def multiplied(self, layer: MultiplicativeNoise, x: Tensor) -> Tensor | None:
+        """`x` times θ·mask of its samples, or None: the layer is to draw alone."""
+        theta = self._noise(layer, x)
+        if theta is None:
+            return None
+        plan = self._state.plan
+        # Where nothing is pruned torch's product will do: there is no 0 to keep clear of infinities and NaN.
+        plain = x.ndim == 2 and plan is not None and layer in plan.whole
+        return x * theta if plain else scaled(x, theta, layer.axis % x.ndim)
+
+    def _noise(self, layer: MultiplicativeNoise, x: Tensor) -> Tensor | None:
         state = self._state
         theta = state.ready.pop(layer, None)
         if not _qualifies(layer, x):
@@ -181,12 +192,13 @@ class Team:
             return False
         if plan.leading_bounds != (leader.log_a, leader.log_b):
             return False
-        for layer, mu, log_sigma, mask, addresses, state in plan.seats:
+        for layer, mu, log_sigma, mask, addresses, mask_version, state in plan.seats:
             parameters = layer._parameters
             if (
                 parameters["mu"] is not mu
                 or parameters["log_sigma"] is not log_sigma
                 or layer._buffers["mask"] is not mask
+                or mask._version != mask_version
                 or (mu.data_ptr(), log_sigma.data_ptr(), mask.data_ptr()) != addresses
                 or (layer.training, layer.draws_jointly, layer.log_a, layer.log_b) != state
             ):
@@ -214,6 +226,7 @@ class Team:
             leading_bounds=leading_bounds,
             with_divergence=self._divergence_wanted,
             drawing=[joining[place].layer for place in places],
+            whole={seat.layer for seat in joining if bool(seat.mask.all())},
             layers=[seat.layer for seat in joining],
             parameters=(*(seat.mu for seat in joining), *(seat.log_sigma for seat in joining)),
             sizes=sizes,
@@ -240,7 +253,7 @@ def _seat(layer: MultiplicativeNoise) -> _Seat:
     mu, log_sigma, mask = layer.mu, layer.log_sigma, layer.mask
     addresses = mu.data_ptr(), log_sigma.data_ptr(), mask.data_ptr()
     state = layer.training, layer.draws_jointly, layer.log_a, layer.log_b
-    return _Seat(layer, mu, log_sigma, mask, addresses, state)
+    return _Seat(layer, mu, log_sigma, mask, addresses, mask._version, state)
 
 
 def _version(layer: MultiplicativeNoise) -> int:

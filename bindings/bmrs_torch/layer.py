@@ -12,7 +12,6 @@ from bmrs_torch.checks import check_bounds, check_input, check_parameters, check
 from bmrs_torch.joint import Team
 from bmrs_torch.moments import noise_mean
 from bmrs_torch.noise import multiplicative_noise
-from bmrs_torch.operators import scaled
 
 INITIAL_MU = 0.0
 INITIAL_LOG_SIGMA = -5.0
@@ -116,9 +115,9 @@ class MultiplicativeNoise(nn.Module):
         """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
         if self.training:
             if self._team is not None and not torch.compiler.is_compiling():
-                noise = self._team.noise(self, x)
-                if noise is not None:
-                    return x * noise if x.ndim == 2 else scaled(x, noise, self.axis % x.ndim)
+                y = self._team.multiplied(self, x)
+                if y is not None:
+                    return y
             return multiplicative_noise(
                 x,
                 self.mu,

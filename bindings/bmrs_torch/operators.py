@@ -81,7 +81,7 @@ def apply_noise(
     """Multiply checked `x` by noise and mask, differentiably."""
     refuse_transforms()
     if _is_eager(x):
-        result: Tensor = _Noise.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
+        result: Tensor = applied(_Noise, x, mu, log_sigma, mask, seed, layout)
         return result
     axis, share, log_a, log_b = layout
     code = SHARES.index(share)
