@@ -12,11 +12,15 @@ from bmrs_torch.pruning import (
     LayerPruning,
     LayerRemoval,
     PruneReport,
+    Scores,
     SurgeryError,
     compact,
+    coupled_gates,
     fold,
     plan_compaction,
     prune,
+    ranks,
+    scores,
 )
 
 __all__ = [
@@ -32,8 +36,10 @@ __all__ = [
     "NotFoldableError",
     "Placement",
     "PruneReport",
+    "Scores",
     "SurgeryError",
     "compact",
+    "coupled_gates",
     "elbo_loss",
     "fold",
     "insert_noise",
@@ -44,4 +50,6 @@ __all__ = [
     "plan_compaction",
     "plan_insertion",
     "prune",
+    "ranks",
+    "scores",
 ]

@@ -1,9 +1,11 @@
 """From criteria to masks to a smaller network."""
 
 from bmrs_torch.pruning.compaction_plan import CompactionPlan, LayerRemoval, plan_compaction
+from bmrs_torch.pruning.coupling import coupled_gates
 from bmrs_torch.pruning.criteria import HALF_LOG_2PI
 from bmrs_torch.pruning.folding import fold
 from bmrs_torch.pruning.masks import LayerPruning, PruneReport, prune
+from bmrs_torch.pruning.scores import Scores, ranks, scores
 from bmrs_torch.pruning.surgery import compact
 from bmrs_torch.pruning.verification import SurgeryError
 
@@ -13,9 +15,13 @@ __all__ = [
     "LayerPruning",
     "LayerRemoval",
     "PruneReport",
+    "Scores",
     "SurgeryError",
     "compact",
+    "coupled_gates",
     "fold",
     "plan_compaction",
     "prune",
+    "ranks",
+    "scores",
 ]
