@@ -2,6 +2,7 @@
 
 from bmrs_torch.insertion import InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.layout import LayoutError
 from bmrs_torch.module_graph import NotFoldableError
 from bmrs_torch.noise import multiplicative_noise
 from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
@@ -22,6 +23,7 @@ from bmrs_torch.pruning import (
     ranks,
     scores,
 )
+from bmrs_torch.shipping import ShippingError, load_pruned, save_pruned
 
 __all__ = [
     "HALF_LOG_2PI",
@@ -32,11 +34,13 @@ __all__ = [
     "InsertionPlan",
     "LayerPruning",
     "LayerRemoval",
+    "LayoutError",
     "MultiplicativeNoise",
     "NotFoldableError",
     "Placement",
     "PruneReport",
     "Scores",
+    "ShippingError",
     "SurgeryError",
     "compact",
     "coupled_gates",
@@ -44,6 +48,7 @@ __all__ = [
     "fold",
     "insert_noise",
     "kl_divergence",
+    "load_pruned",
     "multiplicative_noise",
     "noise_layers",
     "parameter_groups",
@@ -51,5 +56,6 @@ __all__ = [
     "plan_insertion",
     "prune",
     "ranks",
+    "save_pruned",
     "scores",
 ]
