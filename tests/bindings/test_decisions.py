@@ -55,7 +55,7 @@ MIXED = (["gone", "gone", "gone", "kept"], ["gone", "near", "kept", "kept"])
 
 def test_the_gates_of_a_residual_stream_are_coupled_channel_by_channel() -> None:
     groups = coupled_gates(Residual(), EXAMPLE)
-    assert sorted(map(sorted, groups)) == [[("gate1", i), ("gate2", i)] for i in range(WIDTH)]
+    assert groups == [{"gate1": (i,), "gate2": (i,)} for i in range(WIDTH)]
 
 
 def test_without_coupling_each_gate_is_judged_by_itself() -> None:
@@ -169,7 +169,7 @@ def test_bad_options_are_refused_and_nothing_is_pruned(
 def test_gates_of_no_group_are_units_of_their_own() -> None:
     worth = {"a": np.array([1.0, 2.0]), "b": np.array([3.0, 5.0])}
     kept = {"a": np.array([True, True]), "b": np.array([True, True])}
-    groups = [[("a", 0), ("b", 1)]]
+    groups = [{"a": (0,), "b": (1,)}]
     assert make_units(worth, kept, groups, "all").worth.tolist() == [5.0, 2.0, 3.0]
     assert make_units(worth, kept, groups, "joint").worth.tolist() == [3.0, 2.0, 3.0]
     assert make_units(worth, kept).worth.tolist() == [1.0, 2.0, 3.0, 5.0]

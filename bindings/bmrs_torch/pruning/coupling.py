@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.pruning.dependency import DependencyGraph
+from bmrs_torch.pruning.dependency import Coupled, DependencyGraph
 
 
-def coupled_gates(model: nn.Module, example_inputs: Any) -> list[list[tuple[str, int]]]:
+def coupled_gates(model: nn.Module, example_inputs: Any) -> list[dict[str, tuple[int, ...]]]:
     """Group the structures of all noise layers by what can only be removed together.
 
     Parameters
@@ -23,8 +23,9 @@ def coupled_gates(model: nn.Module, example_inputs: Any) -> list[list[tuple[str,
 
     Returns
     -------
-    list of lists of (str, int)
-        Groups of gates, each the name of its noise layer and its structure; every gate is in one.
+    list of dict of str to tuple of int
+        For each group the names of its noise layers and their structures in it; every structure is in one
+        group.
 
     Raises
     ------
@@ -39,22 +40,30 @@ def coupled_gates(model: nn.Module, example_inputs: Any) -> list[list[tuple[str,
     >>> from bmrs_torch.pruning.coupling import coupled_gates
     >>> model = insert_noise(nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2)))
     >>> coupled_gates(model, torch.ones(2, 4))
-    [[('0.noise', 0)], [('0.noise', 1)]]
+    [{'0.noise': (0,)}, {'0.noise': (1,)}]
     """
     traced = copy.deepcopy(model)
     graph = DependencyGraph(traced, example_inputs)
     layers = noise_layers(traced)
     names = {layer: name for name, layer in layers.items()}
-    groups: list[list[tuple[str, int]]] = []
+    groups: list[dict[str, tuple[int, ...]]] = []
     seen: set[tuple[str, int]] = set()
     for name, layer in layers.items():
-        together: list[list[tuple[str, int]]] = [[(name, i)] for i in range(layer.num_structures)]
-        for item in graph.coupled(layer) if graph.traced(layer) else []:
-            if isinstance(item.layer, MultiplicativeNoise):
-                for structure, channel in item.pairs():
-                    together[structure].append((names[item.layer], channel))
-        for group in together:
-            if group[0] not in seen:
-                groups.append(list(dict.fromkeys(group)))
-                seen.update(group)
+        together = _groups_of(name, layer, graph.coupled(layer) if graph.traced(layer) else [], names)
+        for structure, group in enumerate(together):
+            if (name, structure) not in seen:
+                groups.append({key: tuple(indices) for key, indices in group.items()})
+                seen.update((key, index) for key, indices in group.items() for index in indices)
     return groups
+
+
+def _groups_of(
+    name: str, layer: MultiplicativeNoise, coupled: list[Coupled], names: dict[MultiplicativeNoise, str]
+) -> list[dict[str, list[int]]]:
+    """For each structure of a layer, the structures of other layers that go with it."""
+    together: list[dict[str, list[int]]] = [{name: [i]} for i in range(layer.num_structures)]
+    for item in coupled:
+        if isinstance(item.layer, MultiplicativeNoise) and item.layer is not layer:
+            for structure, channel in item.pairs():
+                together[structure].setdefault(names[item.layer], []).append(channel)
+    return together

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Coupling = Literal["all", "joint"]
-Group = Sequence[tuple[str, int]]
+Group = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def make_units(
         What speaks for keeping each structure, by noise layer.
     kept : mapping of str to ndarray of bool
         What is not pruned yet, likewise.
-    groups : iterable of sequences of (str, int)
-        Gates that live or die together.
+    groups : iterable of mappings of str to sequences of int
+        Structures, by noise layer, that live or die together.
     coupling : {"all", "joint"}, optional
         The worth of a unit: with ``"all"`` the largest of its kept gates, so that it goes only if each of
         them should; with ``"joint"`` their mean. By default no gates are joined.
@@ -85,7 +85,7 @@ def make_units(
     unit = np.arange(sum(sizes))
     if coupling is not None:
         for group in groups:
-            gates = [starts[name] + index for name, index in group]
+            gates = [starts[name] + index for name, indices in group.items() for index in indices]
             unit[gates] = min(gates)
     _, unit = np.unique(unit, return_inverse=True)
     flat_worth = np.concatenate(list(worth.values()))
