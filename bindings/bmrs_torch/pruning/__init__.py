@@ -5,8 +5,10 @@ from bmrs_torch.pruning.coupling import coupled_gates
 from bmrs_torch.pruning.criteria import HALF_LOG_2PI
 from bmrs_torch.pruning.folding import fold
 from bmrs_torch.pruning.masks import LayerPruning, PruneReport, prune
+from bmrs_torch.pruning.pruner import Pruner
 from bmrs_torch.pruning.scores import Scores, ranks, scores
 from bmrs_torch.pruning.surgery import compact
+from bmrs_torch.pruning.timetable import Schedule
 from bmrs_torch.pruning.verification import SurgeryError
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "LayerPruning",
     "LayerRemoval",
     "PruneReport",
+    "Pruner",
+    "Schedule",
     "Scores",
     "SurgeryError",
     "compact",
