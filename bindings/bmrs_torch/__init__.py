@@ -25,6 +25,7 @@ from bmrs_torch.pruning import (
     ranks,
     scores,
 )
+from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
 from bmrs_torch.shipping import ShippingError, load_pruned, save_pruned
 
 __all__ = [
@@ -33,7 +34,10 @@ __all__ = [
     "KL_WEIGHT_WITHOUT_LOSS",
     "NOISE_LR_MULTIPLIER",
     "CompactionPlan",
+    "Comparison",
+    "Cost",
     "InsertionPlan",
+    "LayerChange",
     "LayerPruning",
     "LayerRemoval",
     "LayoutError",
@@ -48,6 +52,8 @@ __all__ = [
     "SurgeryError",
     "compact",
     "coupled_gates",
+    "draw_evidence",
+    "draw_layers",
     "elbo_loss",
     "fold",
     "insert_noise",
@@ -60,6 +66,7 @@ __all__ = [
     "plan_insertion",
     "prune",
     "ranks",
+    "report",
     "save_pruned",
     "scores",
 ]
