@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
 class SmallResNet(nn.Module):
     """A ResNet-14: a stem of stride 2 and six blocks at 14×14, 7×7 and 4×4 pixels."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, 3, 2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
@@ -89,12 +89,12 @@ class EncoderBlock(nn.Module):
 
 
 class SmallViT(nn.Module):
-    """A vision transformer on 49 patches of 4×4 pixels, whose mean is read (Dosovitskiy et al., 2021)."""
+    """A vision transformer on 16 patches of 7×7 pixels, whose mean is read (Dosovitskiy et al., 2021)."""
 
     def __init__(self, width: int = 64, depth: int = 4, heads: int = 4) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(1, width, 4, 4)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 49, width))
+        self.patches = nn.Conv2d(1, width, 7, 7)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 16, width))
         self.blocks = nn.Sequential(*(EncoderBlock(width, heads) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, NUM_CLASSES)

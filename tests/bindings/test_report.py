@@ -1,4 +1,4 @@
-"""The report: what is counted is right, what is measured is measured alike, and what is shown is what was found."""
+"""The report: what is counted is right, what is measured is measured alike, what is shown was found."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def test_a_report_counts_what_the_two_networks_hold(name: str) -> None:
 def test_layers_with_noise_are_matched_with_those_without() -> None:
     found = report(mlp(), noisy("mlp"), images(2), seconds=SHORT)
     assert [layer.name for layer in found.layers] == ["1", "3", "5", "1.noise", "3.noise"]
-    assert [layer.shape_before for layer in found.layers][:3] == [
-        layer.shape_after for layer in found.layers
-    ][:3]
+    assert all(layer.shape_before == layer.shape_after for layer in found.layers[:3])
     assert [layer.macs_before for layer in found.layers] == [layer.macs_after for layer in found.layers]
 
 
@@ -102,7 +100,7 @@ def test_the_speedup_compares_times_of_one_round() -> None:
 
 def test_the_report_reads_well_and_is_json(tmp_path: Path) -> None:
     after = fold(compact(noisy("lenet5"), images(2)))
-    found = report(LeNet5(), after, images(2), metrics={"accuracy": lambda m: 0.25}, seconds=SHORT)
+    found = report(LeNet5(), after, images(2), metrics={"accuracy": lambda _: 0.25}, seconds=SHORT)
     text = str(found)
     assert f"{found.after.parameters:,}" in text
     assert "6×1×5×5 → " in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -182,6 +184,34 @@ def prune(
         layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
     text = str(rule) if coupling is None else f"{rule}, coupled structures {_COUPLING_TEXT[coupling]}"
     return PruneReport(text, reports, rule.criterion, rule.limit)
+
+
+def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
+    """Raise now what :func:`prune` would raise about its options after hours of training.
+
+    Parameters
+    ----------
+    criterion : str
+        Name of the criterion.
+    options : mapping of str
+        Options for :func:`prune`, without `example_inputs`.
+
+    Raises
+    ------
+    TypeError
+        For an option that it doesn't have.
+    ValueError
+        For one that the criterion doesn't take or that is out of range.
+    """
+    known = inspect.signature(prune).parameters.keys() - {"model", "criterion", "example_inputs"}
+    unknown = options.keys() - known
+    if unknown:
+        raise TypeError(
+            f"the options of a rule are those of prune() ({', '.join(sorted(known))}), got "
+            f"{', '.join(sorted(unknown))}"
+        )
+    of_the_rule = inspect.signature(make_rule).parameters.keys()
+    make_rule(criterion, **{name: value for name, value in options.items() if name in of_the_rule})
 
 
 _COUPLING_TEXT = {"all": "if each meets it", "joint": "by their mean"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,9 +14,8 @@ from bmrs_torch.layout import Layout, resize
 from bmrs_torch.objective import KL_WEIGHT_WITHOUT_LOSS, KlScale, elbo_loss
 from bmrs_torch.pruning.compaction_plan import plan_compaction
 from bmrs_torch.pruning.folding import fold
-from bmrs_torch.pruning.masks import PruneReport, prune
+from bmrs_torch.pruning.masks import PruneReport, check_rule, prune
 from bmrs_torch.pruning.replacement import become, hand_over
-from bmrs_torch.pruning.rules import make_rule
 from bmrs_torch.pruning.surgery import compact
 from bmrs_torch.pruning.timetable import Schedule
 
@@ -101,7 +99,7 @@ class Pruner:
         **rule_options: Any,
     ) -> None:
         noise_layers(model)
-        _check_rule(criterion, rule_options)
+        check_rule(criterion, rule_options)
         if shrink and (optimizer is None or example_inputs is None):
             raise ValueError(
                 "shrink=True needs the optimizer, whose state has to shrink too, and example_inputs to trace "
@@ -269,18 +267,6 @@ class Pruner:
         return any(entry["pruned"] for entry in self.history) or not all(
             bool(layer.kept().all()) for layer in noise_layers(self.model).values()
         )
-
-
-def _check_rule(criterion: str, options: Mapping[str, Any]) -> None:
-    known = inspect.signature(prune).parameters.keys() - {"model", "criterion", "example_inputs"}
-    unknown = options.keys() - known
-    if unknown:
-        raise TypeError(
-            f"Pruner takes what prune() takes besides its own options ({', '.join(sorted(known))}), got "
-            f"{', '.join(sorted(unknown))}"
-        )
-    of_the_rule = inspect.signature(make_rule).parameters.keys()
-    make_rule(criterion, **{name: value for name, value in options.items() if name in of_the_rule})
 
 
 def _nothing_pruned(pruner: Pruner) -> str:
