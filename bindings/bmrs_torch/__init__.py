@@ -2,6 +2,7 @@
 
 from bmrs_torch.insertion import InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.layout import LayoutError
 from bmrs_torch.module_graph import NotFoldableError
 from bmrs_torch.noise import multiplicative_noise
 from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
@@ -11,13 +12,23 @@ from bmrs_torch.pruning import (
     CompactionPlan,
     LayerPruning,
     LayerRemoval,
+    PostTrainingResult,
+    Pruner,
     PruneReport,
+    Schedule,
+    Scores,
     SurgeryError,
     compact,
+    coupled_gates,
     fold,
     plan_compaction,
     prune,
+    prune_trained,
+    ranks,
+    scores,
 )
+from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
+from bmrs_torch.shipping import ShippingError, load_pruned, save_pruned
 
 __all__ = [
     "HALF_LOG_2PI",
@@ -25,23 +36,41 @@ __all__ = [
     "KL_WEIGHT_WITHOUT_LOSS",
     "NOISE_LR_MULTIPLIER",
     "CompactionPlan",
+    "Comparison",
+    "Cost",
     "InsertionPlan",
+    "LayerChange",
     "LayerPruning",
     "LayerRemoval",
+    "LayoutError",
     "MultiplicativeNoise",
     "NotFoldableError",
     "Placement",
+    "PostTrainingResult",
     "PruneReport",
+    "Pruner",
+    "Schedule",
+    "Scores",
+    "ShippingError",
     "SurgeryError",
     "compact",
+    "coupled_gates",
+    "draw_evidence",
+    "draw_layers",
     "elbo_loss",
     "fold",
     "insert_noise",
     "kl_divergence",
+    "load_pruned",
     "multiplicative_noise",
     "noise_layers",
     "parameter_groups",
     "plan_compaction",
     "plan_insertion",
     "prune",
+    "prune_trained",
+    "ranks",
+    "report",
+    "save_pruned",
+    "scores",
 ]

@@ -79,6 +79,7 @@ class MultiplicativeNoise(nn.Module):
         self.mu = nn.Parameter(torch.full((num_structures,), INITIAL_MU))
         self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
         self.register_buffer("mask", torch.ones(num_structures))
+        self._fixed = False
         self._team: Team | None = None
         self.draws_jointly = False
         self._expectation: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -113,7 +114,7 @@ class MultiplicativeNoise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
-        if self.training:
+        if self.training and not self._fixed:
             if self._team is not None and not torch.compiler.is_compiling():
                 y = self._team.multiplied(self, x)
                 if y is not None:
@@ -131,7 +132,8 @@ class MultiplicativeNoise(nn.Module):
         front = structure_axis(x, self.axis, self.share)
         check_input(x, self.mu, front)
         # On another device a comparison would wait for it.
-        again = not (torch.is_grad_enabled() or torch.compiler.is_compiling()) and self.mu.is_cpu
+        learns = torch.is_grad_enabled() and not self._fixed
+        again = not (learns or torch.compiler.is_compiling()) and self.mu.is_cpu
         scale = (self._expected_noise_again() if again else self.expected_noise()).to(x.dtype)
         return x * scale.view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
 
@@ -142,8 +144,41 @@ class MultiplicativeNoise(nn.Module):
         run resumed after an evaluation draws what the uninterrupted one does.
         """
         if mode and not self.training:
-            self._team = None
+            self.leave_team()
         return super().train(mode)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the noise is E[θ] in training too; see :meth:`fix`."""
+        return self._fixed
+
+    def fix(self, fixed: bool = True) -> MultiplicativeNoise:
+        """Multiply by E[θ] in training too and learn the noise no more, for fine-tuning; or undo that.
+
+        Parameters
+        ----------
+        fixed : bool
+            Whether the noise is to be fixed.
+
+        Returns
+        -------
+        MultiplicativeNoise
+            This layer.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from bmrs_torch import MultiplicativeNoise
+        >>> layer = MultiplicativeNoise(2).fix()
+        >>> layer(torch.ones(1, 2)).equal(layer.eval()(torch.ones(1, 2)))
+        True
+        """
+        self._fixed = fixed
+        self.leave_team()
+        for parameter in (self.mu, self.log_sigma):
+            parameter.requires_grad_(not fixed)
+            parameter.grad = None
+        return self
 
     @property
     def team(self) -> Team | None:
@@ -154,6 +189,10 @@ class MultiplicativeNoise(nn.Module):
         """Draw noise together with the other layers of a team, where that saves time."""
         team.add(self, name)
         self._team, self.draws_jointly = team, False
+
+    def leave_team(self) -> None:
+        """Draw noise alone again, as a layer does before its first divergence."""
+        self._team = None
 
     def extra_repr(self) -> str:
         """Say how many structures there are and are kept, and how the noise is laid out."""

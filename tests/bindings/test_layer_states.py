@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bmrs_torch import MultiplicativeNoise, insert_noise
+from bmrs_torch import MultiplicativeNoise, insert_noise, noise_layers
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -155,3 +155,27 @@ def test_odd_shapes_pass_through_the_layer(shape: tuple[int, ...], training: boo
         assert leaf.grad.shape == leaf.shape
         assert bool(leaf.grad.isfinite().all())
         assert bool(leaf.grad.any()) == (x.numel() > 0)
+
+
+def test_fixed_noise_is_its_expectation_in_training_and_learns_no_more() -> None:
+    model = net().train()
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    expected = model.eval()(x)
+    for layer in noise_layers(model.train()).values():
+        layer.fix()
+    assert torch.equal(model(x), expected)
+    model(x).square().sum().backward()
+    for layer in noise_layers(model).values():
+        assert layer.fixed
+        assert layer.mu.grad is None
+        assert layer.log_sigma.grad is None
+    assert model.get_parameter("0.layer.weight").grad is not None
+
+
+def test_noise_that_is_no_longer_fixed_is_drawn_and_learns_again() -> None:
+    model = net().train()
+    for layer in noise_layers(model).values():
+        layer.fix().fix(False)
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(model(x), model(x))
+    assert len(gradients(model, model, x)) == len(list(model.parameters()))

@@ -152,9 +152,9 @@ def test_parameters_that_are_not_finite_are_an_error_and_nothing_is_pruned(
     ("criterion", "options", "message"),
     [
         ("bmrs", {}, "criterion must be one of 'bmrs_n'"),
-        ("bmrs_n", {"threshold": 1.0}, "takes tolerance, strict, got threshold"),
-        ("bmrs_n", {"p1": 4}, "got p1"),
-        ("bmrs_n", {"p2": None}, "got p2"),
+        ("bmrs_n", {"threshold": 1.0}, "takes tolerance, strict or an amount, got threshold"),
+        ("bmrs_n", {"p1": 4}, "no use for p1"),
+        ("bmrs_n", {"p2": None}, "no use for p2"),
         ("snr", {"tolerance": 1.0}, "got tolerance"),
         ("mean", {"strict": True}, "got strict"),
         ("bmrs_n", {"tolerance": -1.0}, "tolerance is in nats"),

@@ -1,18 +1,22 @@
-"""Apply a criterion to a model: masks are set for good, and a report says what happened to each layer."""
+"""Apply a rule to a model: masks are set for good, and a report says what happened to each layer."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
-from bmrs_torch.checks import check_parameters
-from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.module_graph import ModuleGraph
-from bmrs_torch.pruning.criteria import P1, P2, Criterion, make_criterion
+from bmrs_torch.layer import noise_layers
+from bmrs_torch.pruning.coupling import coupled_gates
+from bmrs_torch.pruning.criteria import P1, P2, Criterion
+from bmrs_torch.pruning.rules import Rule, Scope, make_rule
+from bmrs_torch.pruning.scores import Scores, scores
+from bmrs_torch.pruning.units import Coupling, Units, make_units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,10 +60,24 @@ class LayerPruning:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What :func:`prune` did: the rule in words, and each layer. Print it to read it."""
+    """What :func:`prune` did: the rule in words, and each layer. Print it to read it.
+
+    Attributes
+    ----------
+    rule : str
+        In words and numbers.
+    layers : tuple of LayerPruning
+        In the order of the model.
+    criterion : Criterion
+        What the scores mean.
+    limit : float or None
+        The score at which a structure goes, None where an amount decided.
+    """
 
     rule: str
     layers: tuple[LayerPruning, ...]
+    criterion: Criterion
+    limit: float | None
 
     @property
     def pruned_now(self) -> int:
@@ -85,6 +103,10 @@ def prune(
     p2: int | None = P2,
     threshold: float | None = None,
     amount: float | None = None,
+    scope: Scope = "layer",
+    coupling: Coupling | None = None,
+    example_inputs: Any = None,
+    seed: int = 0,
 ) -> PruneReport:
     """Set the mask of every structure that a criterion finds superfluous, for good (paper, Algorithm 1).
 
@@ -95,13 +117,15 @@ def prune(
     ----------
     model : nn.Module
         A model with noise layers.
-    criterion : {"bmrs_n", "bmrs_u", "snr", "mean", "l2"}
+    criterion : str
+        The rules, on the scores that :func:`scores` describes:
+
         - ``"bmrs_n"``: ΔF_N ≥ −tolerance (Eq. 8), tolerance ½·log 2π (:data:`HALF_LOG_2PI`, which says why);
         - ``"bmrs_u"``: ΔF_U ≥ −tolerance (Eq. 10 to 13), tolerance 0;
         - ``"snr"``: E[θ]/√Var[θ] < threshold, 1;
         - ``"mean"``: E[θ] < threshold, 0.1;
-        - ``"l2"``: the `amount` of each layer with the smallest norm of incoming weights (of a BatchNorm,
-          |γ|).
+        - ``"l2"``, ``"gradient"``, ``"l2_gradient"``, ``"taylor"``, ``"random"``: none of their own; they
+          need a threshold or an amount.
     tolerance : float, optional
         Of the two BMRS criteria, in nats, at least 0.
     strict : bool
@@ -109,9 +133,22 @@ def prune(
     p1, p2 : int
         ΔF_U's reduced support is θ in [2⁻ᵖ², 2⁻ᵖ¹]; ``p2=None`` reaches down to the layer's lower bound.
     threshold : float, optional
-        Of ``"snr"`` and ``"mean"``.
+        Of the other criteria.
     amount : float, optional
-        Of ``"l2"``: fraction of each layer pruned in the end, in [0, 1), those pruned before counted in.
+        Instead of a rule: the fraction of structures to have pruned in the end, in [0, 1), those pruned
+        before counted in; they go in the order of their scores.
+    scope : {"layer", "global"}
+        Whether that is a fraction of each layer or of all. Norms and gradients of different layers have
+        different scales, which ``"global"`` compares as they are.
+    coupling : {"all", "joint"}, optional
+        What to do about structures that can only be removed together, such as the channels of a residual
+        stream. By default each gate is judged by itself. ``"all"``: they go together, if the rule speaks
+        against each of them. ``"joint"``: they go together if their joint evidence, Σ ΔF since the posterior
+        factorises, is at least −tolerance for each of them; for ``"bmrs_n"`` and ``"bmrs_u"``.
+    example_inputs : Tensor, tuple, list or dict, optional
+        With `coupling`: inputs to trace the model with.
+    seed : int
+        Of ``"random"``.
 
     Returns
     -------
@@ -133,40 +170,86 @@ def prune(
     prune where ΔF_N ≥ -0.9189: 1 pruned
     (model): 2 of 3 kept, 1 pruned now
     """
-    chosen = make_criterion(
-        criterion, tolerance=tolerance, strict=strict, p1=p1, p2=p2, threshold=threshold, amount=amount
+    rule = make_rule(
+        criterion, tolerance=tolerance, strict=strict, threshold=threshold, amount=amount, scope=scope
     )
+    _check_coupling(rule.criterion, coupling, example_inputs)
+    model_scores = scores(model, criterion, p1=p1, p2=p2, seed=seed)
+    groups = [] if coupling is None else coupled_gates(model, example_inputs)
     layers = noise_layers(model)
-    for name, layer in layers.items():
-        _check_layer(name, layer)
-    feeding = _feeding_layers(model, list(layers)) if chosen.needs_weights else {}
-    reports = tuple(_judge(name, layer, chosen, feeding.get(name)) for name, layer in layers.items())
+    kept = {name: layer.kept().cpu().numpy() for name, layer in layers.items()}
+    units = make_units(model_scores.worth(), kept, groups, coupling)
+    reports = _decide(model_scores, units, rule)
     for layer, report in zip(layers.values(), reports, strict=True):
         layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
-    return PruneReport(chosen.description, reports)
+    text = str(rule) if coupling is None else f"{rule}, coupled structures {_COUPLING_TEXT[coupling]}"
+    return PruneReport(text, reports, rule.criterion, rule.limit)
 
 
-def _check_layer(name: str, layer: MultiplicativeNoise) -> None:
-    try:
-        check_parameters(layer.mu, layer.log_sigma)
-    except ValueError as error:
-        raise ValueError(f"noise layer {name or '(model)'!r} can't be judged: {error}") from error
+def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
+    """Raise now what :func:`prune` would raise about its options after hours of training.
+
+    Parameters
+    ----------
+    criterion : str
+        Name of the criterion.
+    options : mapping of str
+        Options for :func:`prune`, without `example_inputs`.
+
+    Raises
+    ------
+    TypeError
+        For an option that it doesn't have.
+    ValueError
+        For one that the criterion doesn't take or that is out of range.
+    """
+    known = inspect.signature(prune).parameters.keys() - {"model", "criterion", "example_inputs"}
+    unknown = options.keys() - known
+    if unknown:
+        raise TypeError(
+            f"the options of a rule are those of prune() ({', '.join(sorted(known))}), got "
+            f"{', '.join(sorted(unknown))}"
+        )
+    of_the_rule = inspect.signature(make_rule).parameters.keys()
+    make_rule(criterion, **{name: value for name, value in options.items() if name in of_the_rule})
 
 
-def _feeding_layers(model: nn.Module, names: list[str]) -> dict[str, nn.Module]:
-    graph = ModuleGraph(model)
-    return {name: model.get_submodule(graph.feeding(name)) for name in names}
+_COUPLING_TEXT = {"all": "if each meets it", "joint": "by their mean"}
 
 
-def _judge(
-    name: str, layer: MultiplicativeNoise, criterion: Criterion, feeding: nn.Module | None
-) -> LayerPruning:
-    scores = np.asarray(criterion.score(layer, feeding), dtype=np.float64)
-    before: NDArray[np.bool_] = layer.kept().cpu().numpy()
-    after = before & ~criterion.rule(scores, before)
-    spared = None
-    if before.any() and not after.any():
-        worth = scores if criterion.keep_largest else -scores
-        spared = int(np.argmax(np.where(before, worth, -np.inf)))
-        after[spared] = True
-    return LayerPruning(name or "(model)", scores, after, int(before.sum() - after.sum()), spared)
+def _check_coupling(criterion: Criterion, coupling: Coupling | None, example_inputs: Any) -> None:
+    if coupling is None:
+        return
+    if coupling not in get_args(Coupling):
+        raise ValueError(
+            "coupling must be 'all' (coupled structures go if each should), 'joint' (if their summed "
+            f"evidence says so) or None, got {coupling!r}"
+        )
+    if coupling == "joint" and not criterion.is_evidence:
+        raise ValueError(
+            "coupling='joint' adds up evidence, which 'bmrs_n' and 'bmrs_u' give; the sum of "
+            f"{criterion.name!r} scores means nothing, so use coupling='all'"
+        )
+    if example_inputs is None:
+        raise ValueError(
+            f"coupling={coupling!r} needs example_inputs: what is coupled is found by tracing the model"
+        )
+
+
+def _decide(model_scores: Scores, units: Units, rule: Rule) -> tuple[LayerPruning, ...]:
+    chosen, spared = rule.choose(units)
+    after = units.kept & ~chosen[units.unit]
+    reports = []
+    for number, (name, values) in enumerate(model_scores.items()):
+        here = units.layer == number
+        spared_here = np.flatnonzero(units.kept[here] & (units.unit[here] == spared.get(number, -1)))
+        reports.append(
+            LayerPruning(
+                name or "(model)",
+                values,
+                after[here],
+                int(units.kept[here].sum() - after[here].sum()),
+                int(spared_here[0]) if spared_here.size else None,
+            )
+        )
+    return tuple(reports)

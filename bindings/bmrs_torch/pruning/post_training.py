@@ -1,0 +1,259 @@
+"""Prune a network that was trained without noise: learn the noise alone, with the weights as they are."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bmrs_torch.insertion import insert_noise
+from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.objective import KL_WEIGHT_WITHOUT_LOSS, elbo_loss
+from bmrs_torch.pruning.folding import fold
+from bmrs_torch.pruning.masks import PruneReport, check_rule, prune
+from bmrs_torch.pruning.surgery import compact
+
+STEPS = 500
+LR = 0.05
+"""Adam moves log σ by about this much a step at most: 500 steps lead from −5 far beyond the prior's width."""
+
+
+@dataclass(frozen=True)
+class PostTrainingResult:
+    """What :func:`prune_trained` made.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The smaller network, an ordinary one; fine-tune it to win back what it lost.
+    masked : nn.Module
+        The network with its noise and masks, of the original widths.
+    decision : PruneReport
+        What was pruned and by which scores.
+    steps : int
+        How many steps were taken.
+    losses : tuple of float
+        The misfit, without the divergence, at each step.
+    """
+
+    model: nn.Module
+    masked: nn.Module
+    decision: PruneReport
+    steps: int
+    losses: tuple[float, ...]
+
+
+def prune_trained(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Callable[[nn.Module, Any], Tensor],
+    *,
+    num_samples: int | None = None,
+    steps: int = STEPS,
+    lr: float = LR,
+    kl_weight: float = KL_WEIGHT_WITHOUT_LOSS,
+    example_inputs: Any = None,
+    criterion: str = "bmrs_n",
+    **rule_options: Any,
+) -> PostTrainingResult:
+    """Prune a trained network with a few hundred batches: insert noise, learn only that, decide, shrink.
+
+    The weights stay as they are, and so do dropout and the statistics of BatchNorm: the network runs as in
+    evaluation, but for the noise. In a loop of one's own this is::
+
+        noisy = insert_noise(copy.deepcopy(model)).eval().requires_grad_(False)
+        for layer in noise_layers(noisy).values():
+            layer.train().requires_grad_(True)
+        optimizer = torch.optim.Adam([p for p in noisy.parameters() if p.requires_grad], lr=0.05)
+        for x, y in batches:
+            optimizer.zero_grad()
+            misfit = cross_entropy(noisy(x), y)
+            elbo_loss(misfit, noisy, num_samples=len(data), kl_weight=30).backward()
+            optimizer.step()
+        prune(noisy)
+        smaller = fold(compact(noisy, x), x)
+
+    Parameters
+    ----------
+    model : nn.Module
+        A trained network, without noise, or with noise layers where they are wanted; it is left untouched.
+    batches : iterable
+        Of minibatches, such as a DataLoader; gone through again as often as the steps need it.
+    loss : callable
+        From a network and a minibatch to the mean negative log-likelihood, for instance
+        ``lambda model, batch: cross_entropy(model(batch[0]), batch[1])``.
+    num_samples : int, optional
+        Size of the whole training set. By default the length of ``batches.dataset``.
+    steps : int
+        How many steps of Adam.
+    lr : float
+        Its learning rate.
+    kl_weight : float
+        *The* dial between accuracy and compression; see :func:`elbo_loss`. The divergence counts 1/N, so of a
+        few hundred samples it already counts much: 1 is a start there.
+    example_inputs : Tensor, tuple, list or dict, optional
+        A minibatch of inputs to trace the network with. By default the first element of the first minibatch
+        if that is a tuple or list, else the minibatch.
+    criterion : str
+        See :func:`prune`, as for all `rule_options`.
+    **rule_options
+        Further options of :func:`prune`.
+
+    Returns
+    -------
+    PostTrainingResult
+
+    Raises
+    ------
+    ValueError
+        If there is no minibatch, the number of samples can't be told, or a number is out of range; if the
+        loss is or becomes not finite; and as :func:`insert_noise` and :func:`prune` do.
+
+    Warns
+    -----
+    UserWarning
+        If the minibatches end before the steps do and can't be gone through again, or nothing was pruned.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import prune_trained
+    >>> trained = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> batches = [(torch.randn(16, 4), torch.zeros(16, dtype=torch.long)) for _ in range(4)]
+    >>> result = prune_trained(
+    ...     trained, batches, lambda net, batch: nn.functional.cross_entropy(net(batch[0]), batch[1]),
+    ...     num_samples=64, steps=20, criterion="snr", amount=0.25,
+    ... )
+    >>> result.model[0]
+    Linear(in_features=4, out_features=6, bias=True)
+    """
+    if steps < 1 or not (math.isfinite(lr) and lr > 0):
+        raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
+    check_rule(criterion, rule_options)
+    total = _number_of_samples(batches) if num_samples is None else num_samples
+    noisy = _with_noise_alone_learning(model)
+    first, stream = _peek(batches, steps)
+    losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=kl_weight)
+    if len(losses) < steps:
+        warnings.warn(
+            f"the minibatches ended after {len(losses)} of {steps} steps and can't be gone through again; "
+            "give a list or a DataLoader, not an iterator",
+            stacklevel=2,
+        )
+    inputs = _inputs_of(first) if example_inputs is None else example_inputs
+    coupled = {} if rule_options.get("coupling") is None else {"example_inputs": inputs}
+    decision = prune(noisy, criterion, **rule_options, **coupled)
+    if not decision.pruned_now:
+        warnings.warn(
+            f"nothing was pruned in {len(losses)} steps with kl_weight={kl_weight:g} and lr={lr:g}; it takes "
+            "a larger kl_weight or more steps",
+            stacklevel=2,
+        )
+    _give_back_gradients(noisy, model)
+    smaller = fold(compact(noisy, inputs), inputs)
+    return PostTrainingResult(smaller, noisy, decision, len(losses), tuple(losses))
+
+
+def _number_of_samples(batches: Iterable[Any]) -> int:
+    dataset = getattr(batches, "dataset", None)
+    try:
+        return len(dataset)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError(
+            "num_samples, the size of the training set, must be given: batches is no DataLoader of a data "
+            f"set with a length, but a {type(batches).__name__}"
+        ) from error
+
+
+def _has_noise(model: nn.Module) -> bool:
+    return any(isinstance(module, MultiplicativeNoise) for module in model.modules())
+
+
+def _with_noise_alone_learning(model: nn.Module) -> nn.Module:
+    """A copy that runs as in evaluation but for its noise, and of which nothing but the noise learns."""
+    noisy = copy.deepcopy(model)
+    if not _has_noise(noisy):
+        noisy = insert_noise(noisy)
+    noisy.eval().requires_grad_(False)
+    for layer in noise_layers(noisy).values():
+        layer.train().requires_grad_(True)
+    return noisy
+
+
+def _peek(batches: Iterable[Any], steps: int) -> tuple[Any, Iterator[Any]]:
+    """The first minibatch, and `steps` of them from the first on, going round again where they can."""
+    once = iter(batches)
+    first = next(once, _NOTHING)
+    if first is _NOTHING:
+        raise ValueError("batches holds no minibatch, so there is nothing to learn the noise from")
+
+    def stream() -> Iterator[Any]:
+        taken, current = 1, once
+        yield first
+        while taken < steps:
+            batch = next(current, _NOTHING)
+            if batch is _NOTHING:
+                if current is batches:
+                    return
+                current = iter(batches)
+                batch = next(current, _NOTHING)
+                if batch is _NOTHING:
+                    return
+            taken += 1
+            yield batch
+
+    return first, stream()
+
+
+_NOTHING = object()
+
+
+def _learn(
+    noisy: nn.Module,
+    stream: Iterator[Any],
+    loss: Callable[[nn.Module, Any], Tensor],
+    *,
+    lr: float,
+    num_samples: int,
+    kl_weight: float,
+) -> list[float]:
+    optimizer = torch.optim.Adam([p for p in noisy.parameters() if p.requires_grad], lr=lr)
+    losses = []
+    with torch.enable_grad():
+        for batch in stream:
+            misfit = loss(noisy, batch)
+            objective = elbo_loss(misfit, noisy, num_samples=num_samples, kl_weight=kl_weight)
+            losses.append(misfit.item())
+            if not math.isfinite(losses[-1]):
+                raise ValueError(
+                    f"the loss must be finite, got {losses[-1]} at step {len(losses)}; nothing was pruned"
+                )
+            optimizer.zero_grad()
+            objective.backward()
+            optimizer.step()
+    return losses
+
+
+def _inputs_of(batch: Any) -> Any:
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def _give_back_gradients(noisy: nn.Module, model: nn.Module) -> None:
+    """Let the weights learn again that learnt before, and the network be in the mode it was in."""
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    learning = list(trainable.values())
+    own = {id(p) for layer in noise_layers(noisy).values() for p in layer.parameters()}
+    weights = [parameter for parameter in noisy.parameters() if id(parameter) not in own]
+    if _has_noise(model):
+        before = {id(p) for layer in noise_layers(model).values() for p in layer.parameters()}
+        learning = [p.requires_grad for p in model.parameters() if id(p) not in before]
+    for parameter, learns in zip(weights, learning, strict=True):
+        parameter.requires_grad_(learns)
+    noisy.train(model.training)

@@ -1,0 +1,277 @@
+"""Algorithm 1 for a training loop of one's own: what to add to the loss, when to prune, what to save."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bmrs_torch.layer import noise_layers
+from bmrs_torch.layout import Layout, resize
+from bmrs_torch.objective import KL_WEIGHT_WITHOUT_LOSS, KlScale, elbo_loss
+from bmrs_torch.pruning.compaction_plan import plan_compaction
+from bmrs_torch.pruning.folding import fold
+from bmrs_torch.pruning.masks import PruneReport, check_rule, prune
+from bmrs_torch.pruning.replacement import become, hand_over
+from bmrs_torch.pruning.surgery import compact
+from bmrs_torch.pruning.timetable import Schedule
+
+Phase = Literal["pruning", "finetuning"]
+
+
+class Pruner:
+    """Prunes a model on schedule while it trains; the training loop stays the user's own.
+
+    Call :meth:`loss` on the misfit of each minibatch, :meth:`step` after each ``optimizer.step()`` and
+    :meth:`end_epoch` after each epoch; in the end :meth:`finish` gives the smaller, plain network.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model with noise layers (:func:`insert_noise`). It stays the same object throughout.
+    optimizer : torch.optim.Optimizer, optional
+        What trains it, :func:`parameter_groups` say with which rates. Needed with `shrink`.
+    num_samples : int
+        Size N of the training set.
+    schedule : Schedule
+        When to prune; by default after every epoch.
+    criterion : str
+        See :func:`prune`, which also takes what is given as `rule_options`: tolerance, amount, …
+    kl_weight : float
+        *The* dial between accuracy and compression; see :func:`elbo_loss`.
+    kl_scale : {"elbo", "published"}
+        See :func:`elbo_loss`.
+    shrink : bool
+        Make the model smaller each time something was pruned, so that the rest of the training is faster. The
+        state of the optimizer shrinks with it.
+    example_inputs : Tensor, tuple, list or dict, optional
+        A minibatch to trace the model with; needed with `shrink` and `coupling`.
+    **rule_options
+        Further options of :func:`prune`.
+
+    Attributes
+    ----------
+    steps, epochs : int
+        How many are done.
+    history : list of dict
+        One entry for every time that it pruned: "epoch", "step", "pruned", and "kept" by layer.
+    last_report : PruneReport or None
+        What the last pruning in this process did, scores included.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For options that :func:`prune`, :func:`elbo_loss` or the schedule don't take, or that lack another.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import Pruner, insert_noise, parameter_groups
+    >>> x, y = torch.ones(8, 4), torch.zeros(8, dtype=torch.long)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    >>> optimizer = torch.optim.Adam(parameter_groups(model, lr=0.01))
+    >>> pruner = Pruner(model, optimizer, num_samples=8, criterion="l2", amount=0.34)
+    >>> for epoch in range(2):
+    ...     optimizer.zero_grad()
+    ...     pruner.loss(nn.functional.cross_entropy(model(x), y)).backward()
+    ...     optimizer.step()
+    ...     report = pruner.end_epoch()
+    >>> pruner.finish(x)[0]
+    Linear(in_features=4, out_features=2, bias=True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        num_samples: int,
+        schedule: Schedule | None = None,
+        criterion: str = "bmrs_n",
+        kl_weight: float = KL_WEIGHT_WITHOUT_LOSS,
+        kl_scale: KlScale = "elbo",
+        shrink: bool = False,
+        example_inputs: Any = None,
+        **rule_options: Any,
+    ) -> None:
+        noise_layers(model)
+        check_rule(criterion, rule_options)
+        if shrink and (optimizer is None or example_inputs is None):
+            raise ValueError(
+                "shrink=True needs the optimizer, whose state has to shrink too, and example_inputs to trace "
+                "the model with"
+            )
+        elbo_loss(
+            torch.zeros(()), model, num_samples=num_samples, kl_scale=kl_scale, kl_weight=kl_weight
+        )  # raises what is wrong with them now, not after the first minibatch
+        self.model, self.optimizer = model, optimizer
+        self.num_samples, self.kl_weight, self.kl_scale = num_samples, kl_weight, kl_scale
+        self.schedule = schedule or Schedule()
+        self.criterion, self.rule_options = criterion, rule_options
+        self.shrink, self.example_inputs = shrink, example_inputs
+        self.steps = self.epochs = 0
+        self.history: list[dict[str, Any]] = []
+        self.last_report: PruneReport | None = None
+
+    @property
+    def done(self) -> int:
+        """Epochs or steps done, whichever the schedule counts."""
+        return self.epochs if self.schedule.unit == "epoch" else self.steps
+
+    @property
+    def phase(self) -> Phase:
+        """Whether it still prunes, or the noise is fixed and the weights alone learn."""
+        return "finetuning" if self.schedule.finetunes(self.done) else "pruning"
+
+    def loss(self, nll_mean: Tensor) -> Tensor:
+        """The loss of a minibatch: its mean negative log-likelihood plus the weighted divergence as of now.
+
+        Parameters
+        ----------
+        nll_mean : Tensor, scalar
+            For instance the cross-entropy.
+
+        Returns
+        -------
+        Tensor, scalar
+            `nll_mean` itself when fine-tuning.
+        """
+        if self.phase == "finetuning":
+            return nll_mean
+        weight = self.kl_weight * self.schedule.kl_factor(self.done)
+        return elbo_loss(
+            nll_mean, self.model, num_samples=self.num_samples, kl_scale=self.kl_scale, kl_weight=weight
+        )
+
+    def penalty(self) -> Tensor | None:
+        """What :meth:`loss` adds, for loops whose loss is made elsewhere; None when fine-tuning."""
+        if self.phase == "finetuning":
+            return None
+        return self.loss(torch.zeros((), device=next(self.model.parameters()).device))
+
+    def step(self) -> PruneReport | None:
+        """Count a step of the optimizer, and prune if it is due; needed only if the schedule counts steps."""
+        self.steps += 1
+        return self._prune_if_due("step")
+
+    def end_epoch(self) -> PruneReport | None:
+        """Count an epoch, and prune if it is due.
+
+        Returns
+        -------
+        PruneReport or None
+            What was pruned, if it was due.
+        """
+        self.epochs += 1
+        return self._prune_if_due("epoch")
+
+    def finish(self, example_inputs: Any = None) -> nn.Module:
+        """Return the smaller network, with the noise folded into its weights; `model` is left as it is.
+
+        Parameters
+        ----------
+        example_inputs : Tensor, tuple, list or dict, optional
+            A minibatch to trace the model with, if none was given before.
+
+        Returns
+        -------
+        nn.Module
+            A plain network; train it further with an optimizer of its own.
+
+        Warns
+        -----
+        UserWarning
+            If nothing was pruned, so that it isn't smaller.
+        """
+        inputs = self.example_inputs if example_inputs is None else example_inputs
+        if inputs is None:
+            raise ValueError("example_inputs are needed to trace the model with; a minibatch will do")
+        if not self._has_pruned():
+            warnings.warn(_nothing_pruned(self), stacklevel=2)
+        return fold(compact(self.model, inputs), inputs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how it goes on, as numbers, names and lists.
+
+        Save it beside the states of model and optimizer and ``torch.get_rng_state()``. To resume, make model,
+        optimizer and pruner as before, load the pruner's state first (it gives the model its shapes), then
+        the others: the run goes on to the bit as it would have. The noise layers draw their next noise each
+        by itself for that, whether this run goes on or another.
+
+        Returns
+        -------
+        dict
+        """
+        self._draw_alone()
+        return {
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "history": [dict(entry) for entry in self.history],
+            "layout": Layout.of(self.model).to_json(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave: the model, and with it the optimizer, takes on its shapes.
+
+        Parameters
+        ----------
+        state : mapping
+            From a pruner of the same network.
+
+        Raises
+        ------
+        LayoutError
+            If the model isn't that network; nothing is changed.
+        """
+        before = dict(self.model.named_parameters())
+        resize(self.model, Layout.from_json(state["layout"]))
+        if self.optimizer is not None:
+            hand_over(self.optimizer, before, self.model)
+        self.steps, self.epochs = state["steps"], state["epochs"]
+        self.history = [dict(entry) for entry in state["history"]]
+        self._draw_alone()
+        self._fix_noise()
+
+    def _prune_if_due(self, unit: str) -> PruneReport | None:
+        if unit != self.schedule.unit or not self.schedule.is_due(self.done):
+            return None
+        report = self._prune()
+        self.last_report = report
+        kept = {layer.name: layer.num_kept for layer in report.layers}
+        self.history.append(
+            {"epoch": self.epochs, "step": self.steps, "pruned": report.pruned_now, "kept": kept}
+        )
+        if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).cuts:
+            become(self.model, compact(self.model, self.example_inputs, optimizer=self.optimizer))
+        self._fix_noise()
+        return report
+
+    def _prune(self) -> PruneReport:
+        inputs = self.example_inputs if self.rule_options.get("coupling") is not None else None
+        return prune(self.model, self.criterion, example_inputs=inputs, **self.rule_options)
+
+    def _draw_alone(self) -> None:
+        for layer in noise_layers(self.model).values():
+            layer.leave_team()
+
+    def _fix_noise(self) -> None:
+        if self.phase == "finetuning":
+            for layer in noise_layers(self.model).values():
+                layer.fix()
+
+    def _has_pruned(self) -> bool:
+        return any(entry["pruned"] for entry in self.history) or not all(
+            bool(layer.kept().all()) for layer in noise_layers(self.model).values()
+        )
+
+
+def _nothing_pruned(pruner: Pruner) -> str:
+    return (
+        f"nothing was pruned in {pruner.epochs} epochs and {pruner.steps} counted steps with kl_weight="
+        f"{pruner.kl_weight:g}, so the network is as large as it was. It takes a larger kl_weight, "
+        "longer training, or a noise that learns faster than the weights (parameter_groups)"
+    )

@@ -1,0 +1,72 @@
+"""When to prune, when to stop, and how fast the divergence comes in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Unit = Literal["epoch", "step"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The dates of Algorithm 1, in epochs or in steps of the optimizer.
+
+    Parameters
+    ----------
+    every : int
+        Prune after every so many (the paper's P), at least 1.
+    start : int
+        Not before so many are done.
+    finetune_from : int, optional
+        When so many are done, prune a last time; from then on the noise is fixed at E[θ], and only the
+        weights learn. By default that never comes.
+    kl_warmup : int
+        Over so many the weight of the divergence rises from 0, in proportion to those done.
+    unit : {"epoch", "step"}
+        What is counted.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range, an unknown unit, or a fine-tuning that begins before the pruning does.
+
+    Examples
+    --------
+    >>> from bmrs_torch import Schedule
+    >>> schedule = Schedule(every=2, start=3, finetune_from=7)
+    >>> [done for done in range(1, 10) if schedule.is_due(done)]
+    [4, 6, 7]
+    """
+
+    every: int = 1
+    start: int = 0
+    finetune_from: int | None = None
+    kl_warmup: int = 0
+    unit: Unit = "epoch"
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise ValueError(f"unit must be 'epoch' or 'step', got {self.unit!r}")
+        for name, least in (("every", 1), ("start", 0), ("kl_warmup", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.finetune_from is not None and self.finetune_from < max(self.start, 1):
+            raise ValueError(
+                f"finetune_from={self.finetune_from} leaves nothing to prune: it must be at least 1 and not "
+                f"before start={self.start}"
+            )
+
+    def is_due(self, done: int) -> bool:
+        """Whether to prune when so many are done."""
+        if self.finetune_from is not None and done >= self.finetune_from:
+            return done == self.finetune_from
+        return done >= max(self.start, 1) and done % self.every == 0
+
+    def finetunes(self, done: int) -> bool:
+        """Whether fine-tuning has begun when so many are done."""
+        return self.finetune_from is not None and done >= self.finetune_from
+
+    def kl_factor(self, done: int) -> float:
+        """Part of the divergence's weight that counts when so many are done."""
+        return min(1.0, done / self.kl_warmup) if self.kl_warmup else 1.0

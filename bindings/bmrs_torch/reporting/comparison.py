@@ -1,0 +1,232 @@
+"""Two networks side by side: what each costs, and what became of each layer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bmrs_torch.insertion import WithNoise
+from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.reporting.counting import count_file_bytes, count_macs, count_parameters
+from bmrs_torch.reporting.measuring import median_ratio, peak_bytes, take_times
+from bmrs_torch.reporting.table import as_text
+
+DEFAULT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs.
+
+    Attributes
+    ----------
+    parameters : int
+        Entries of all its parameters.
+    macs : int
+        Multiply-accumulates for the example inputs.
+    file_bytes : int
+        Of the safetensors file.
+    latency_ms : float
+        Median time of a forward pass on the example inputs.
+    peak_bytes : int
+        Most bytes of activations at once in it.
+    metrics : dict of str to float
+        What the user measures.
+    """
+
+    parameters: int
+    macs: int
+    file_bytes: int
+    latency_ms: float
+    peak_bytes: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What became of one layer; shapes are of its weight, None in a network that has no such layer.
+
+    Attributes
+    ----------
+    name, kind : str
+        Its name and class.
+    shape_before, shape_after : tuple of int or None
+        Of its weight, or of its first parameter.
+    parameters_before, parameters_after : int
+        Entries of its own parameters.
+    macs_before, macs_after : int
+        Multiply-accumulates for the example inputs.
+    """
+
+    name: str
+    kind: str
+    shape_before: tuple[int, ...] | None
+    shape_after: tuple[int, ...] | None
+    parameters_before: int
+    parameters_after: int
+    macs_before: int
+    macs_after: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`report` found. Print it to read it.
+
+    Attributes
+    ----------
+    before, after : Cost
+        Of both networks.
+    speedup : float
+        Median over the rounds of the time of the one by that of the other.
+    latency_rounds : int
+        How many rounds there were.
+    layers : tuple of LayerChange
+        Every layer with parameters, in the order of the network before.
+    """
+
+    before: Cost
+    after: Cost
+    speedup: float
+    latency_rounds: int
+    layers: tuple[LayerChange, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything as dictionaries, lists, numbers and text."""
+        return asdict(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as a JSON file."""
+        Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        return as_text(self)
+
+
+def report(
+    before: nn.Module,
+    after: nn.Module,
+    example_inputs: Any,
+    *,
+    metrics: Mapping[str, Callable[[nn.Module], float]] | None = None,
+    seconds: float = DEFAULT_SECONDS,
+) -> Comparison:
+    """Measure two networks side by side: size, work, time and memory, in total and by layer.
+
+    Parameters
+    ----------
+    before, after : nn.Module
+        For instance the network as it was trained and the pruned one. They are measured in evaluation mode
+        and left as they are.
+    example_inputs : Tensor, tuple, list or dict
+        One input, positional inputs, or keyword inputs; a batch of the size that matters.
+    metrics : mapping of str to callable, optional
+        What else to measure of each network, such as its accuracy.
+    seconds : float
+        How long to time them, positive. The networks take turns, and at least five rounds are run.
+
+    Returns
+    -------
+    Comparison
+        Print it (this needs rich), save it as JSON, or draw it with :func:`draw_layers`.
+
+    Raises
+    ------
+    ValueError
+        If `seconds` isn't positive.
+    TypeError
+        For example inputs of another kind.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import report
+    >>> found = report(nn.Linear(8, 4), nn.Linear(8, 2), torch.ones(16, 8), seconds=0.01)
+    >>> found.before.parameters, found.after.macs, found.layers[0].shape_after
+    (36, 256, (2, 8))
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be positive, got {seconds}")
+    networks = (before, after)
+    with _evaluating(before), _evaluating(after):
+        macs = [count_macs(model, example_inputs) for model in networks]
+        peaks = [peak_bytes(model, example_inputs) for model in networks]
+        times = take_times(networks, example_inputs, seconds=seconds)
+        costs = [
+            Cost(
+                count_parameters(model),
+                own_macs[""],
+                count_file_bytes(model),
+                1e3 * statistics.median(own_times),
+                peak,
+                {name: float(measure(model)) for name, measure in (metrics or {}).items()},
+            )
+            for model, own_macs, own_times, peak in zip(networks, macs, times, peaks, strict=True)
+        ]
+    layers = _layer_changes(before, after, *macs)
+    return Comparison(costs[0], costs[1], median_ratio(*times), len(times[0]), layers)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _layer_changes(
+    before: nn.Module, after: nn.Module, macs_before: dict[str, int], macs_after: dict[str, int]
+) -> tuple[LayerChange, ...]:
+    first, second = _layers(before), _layers(after)
+    changes = []
+    for name in dict.fromkeys([*first, *second]):
+        path_before, old = first.get(name, ("", None))
+        path_after, new = second.get(name, ("", None))
+        changes.append(
+            LayerChange(
+                name,
+                type(old or new).__name__,
+                _shape(old),
+                _shape(new),
+                _own_parameters(old),
+                _own_parameters(new),
+                macs_before.get(path_before, 0) if old is not None else 0,
+                macs_after.get(path_after, 0) if new is not None else 0,
+            )
+        )
+    return tuple(changes)
+
+
+def _layers(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
+    """Layers with parameters of their own, each with its name, by the name that it has without noise."""
+    modules = dict(model.named_modules())
+    found = {}
+    for path, module in modules.items():
+        if next(module.parameters(recurse=False), None) is not None:
+            parent = modules[path.rpartition(".")[0]] if path else None
+            of_noise = isinstance(parent, WithNoise) and not isinstance(module, MultiplicativeNoise)
+            found[path.rpartition(".")[0] if of_noise else path] = (path, module)
+    return found
+
+
+def _shape(layer: nn.Module | None) -> tuple[int, ...] | None:
+    if layer is None:
+        return None
+    own = dict(layer.named_parameters(recurse=False))
+    return tuple(own.get("weight", next(iter(own.values()))).shape)
+
+
+def _own_parameters(layer: nn.Module | None) -> int:
+    return 0 if layer is None else sum(p.numel() for p in layer.parameters(recurse=False))

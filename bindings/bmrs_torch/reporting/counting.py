@@ -1,0 +1,63 @@
+"""What a network costs whatever machine it runs on: parameters, multiply-accumulates, bytes in a file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bmrs_torch.pruning.dependency import call
+from bmrs_torch.shipping import save_pruned
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of entries of all parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
+    """Multiply-accumulates of matrix products, convolutions and attention, in total and by module.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In the mode in which it is to be counted.
+    example_inputs : Tensor, tuple, list or dict
+        What it is run on; the count is of all samples in it.
+
+    Returns
+    -------
+    dict of str to int
+        By name of the module, children included; the whole model's is ``""``. A module without any is left
+        out.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bmrs_torch.reporting.counting import count_macs
+    >>> count_macs(torch.nn.Linear(3, 2), torch.ones(5, 3))[""]
+    30
+    """
+    counter = FlopCounterMode(display=False)
+    # Fused attention for the CPU is not in the counter's list; the products that it fuses are.
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        call(model, example_inputs)
+    root = type(model).__name__
+    counts = {
+        name.removeprefix(root).removeprefix("."): sum(operations.values()) // 2
+        for name, operations in counter.get_flop_counts().items()
+        if name == root or name.startswith(f"{root}.")
+    }
+    return {**counts, "": counter.get_total_flops() // 2}
+
+
+def count_file_bytes(model: nn.Module) -> int:
+    """Size of the file that :func:`save_pruned` makes of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        return save_pruned(model, Path(folder) / "model.safetensors").stat().st_size

@@ -1,0 +1,141 @@
+"""Pruning a network that was trained without noise."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bmrs_torch import MultiplicativeNoise, noise_layers, prune_trained
+from tests.bindings.networks import conv_with_norm, images, mlp
+
+NUM_SAMPLES = 256
+
+
+def misfit(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+def separable() -> tuple[nn.Sequential, TensorDataset]:
+    """A network of 24 hidden units trained on two of sixteen inputs, which a few units can serve."""
+    torch.manual_seed(0)
+    x = torch.randn(NUM_SAMPLES, 16)
+    y = (x[:, 0] > 0).long()
+    model = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model, TensorDataset(x, y)
+
+
+def test_a_trained_network_loses_units_and_no_accuracy() -> None:
+    model, data = separable()
+    before = copy.deepcopy(model.state_dict())
+    x, y = data.tensors
+    torch.manual_seed(1)
+    result = prune_trained(model, DataLoader(data, batch_size=64), misfit, kl_weight=1)
+    assert 0 < result.decision.num_kept < 20
+    assert result.model[0].out_features == result.decision.num_kept  # type: ignore[index]
+    # Alike to float32 rounding: the shrunk network sums fewer terms, the folded one rounds its weights again.
+    torch.testing.assert_close(result.model.eval()(x), result.masked.eval()(x), rtol=1e-4, atol=1e-4)
+    right = (result.model(x).argmax(1) == y).float().mean()
+    assert right > (model(x).argmax(1) == y).float().mean() - 0.03
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(isinstance(module, MultiplicativeNoise) for module in result.model.modules())
+
+
+BATCHES = [(images(8, seed), torch.arange(8) % 10) for seed in range(3)]
+
+
+def quickly(model: nn.Module, batches: Any = BATCHES, loss: Any = misfit, **options: Any) -> Any:
+    settings: dict[str, Any] = {"num_samples": 24, "steps": 5, "criterion": "l2", "amount": 0.5}
+    return prune_trained(model, batches, loss, **(settings | options))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_and_statistics_stay_and_the_network_learns_again_afterwards(training: bool) -> None:
+    model = conv_with_norm().train(training)
+    model[0].requires_grad_(False)
+    result = quickly(model)
+    plain = dict(model.state_dict())
+    for name, value in result.masked.state_dict().items():
+        if "noise" not in name:
+            assert torch.equal(value, plain[name.replace("layer.", "")])
+    assert result.model.training is training
+    assert [p.requires_grad for p in result.model.parameters()] == [
+        p.requires_grad for p in model.parameters()
+    ]
+    assert all(layer.mu.requires_grad for layer in noise_layers(result.masked).values())
+
+
+def test_noise_that_is_there_already_is_used() -> None:
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), MultiplicativeNoise(8), nn.Linear(8, 6), nn.Linear(6, 10)
+    )
+    result = quickly(model)
+    assert list(noise_layers(result.masked)) == ["3"]
+    assert result.decision.num_kept == 4
+
+
+def test_inputs_are_found_in_batches_of_other_kinds() -> None:
+    def autoencoding(model: nn.Module, batch: Tensor) -> Tensor:
+        answer: Tensor = model(batch)
+        return (answer**2).mean()
+
+    assert quickly(mlp(), [images(4)], autoencoding).decision.num_kept == 17
+    given = quickly(mlp(), [{"x": images(4)}], lambda m, b: (m(b["x"]) ** 2).mean(), example_inputs=images(2))
+    assert given.decision.num_kept == 17
+
+
+def test_batches_are_gone_through_again_and_each_is_used() -> None:
+    seen: list[int] = []
+
+    def noting(model: nn.Module, batch: Any) -> Tensor:
+        seen.append(next(i for i, (x, _) in enumerate(BATCHES) if x is batch[0]))
+        return misfit(model, batch)
+
+    assert quickly(mlp(), loss=noting, steps=7).steps == 7
+    assert seen == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_an_iterator_that_ends_early_is_a_warning_and_what_was_learnt_counts() -> None:
+    with pytest.warns(UserWarning, match="ended after 3 of 5 steps"):
+        result = quickly(mlp(), iter(BATCHES))
+    assert result.steps == len(result.losses) == 3
+    assert result.decision.num_kept == 17
+
+
+def test_nothing_pruned_is_said() -> None:
+    with pytest.warns(UserWarning, match="nothing was pruned in 5 steps with kl_weight=30"):
+        quickly(mlp(), criterion="bmrs_n", amount=None)
+
+
+def not_finite(model: nn.Module, batch: Any) -> Tensor:
+    return misfit(model, batch) * float("nan")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batches": []}, "batches holds no minibatch"),
+        ({"num_samples": None}, "num_samples, the size of the training set, must be given.*a list"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"lr": float("nan")}, "lr positive and finite"),
+        ({"loss": not_finite}, "must be finite, got nan at step 1"),
+        ({"loss": lambda m, b: m(b[0])}, "must be a scalar"),
+        ({"criterion": "bmrs"}, "criterion must be one of"),
+    ],
+)
+def test_what_can_not_be_done_is_refused_and_the_model_is_untouched(options: Any, message: str) -> None:
+    model = mlp()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=message):
+        quickly(model, **options)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
