@@ -93,16 +93,16 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
             x, y, table, seed,
             walk.tokens, walk.elements, walk.structures // walk.unit, blocks, *bounds,
             *_both(walk, 2),
-            UNIT=walk.unit, QUADS=_quads(walk), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+            UNIT=walk.unit, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
         )  # fmt: skip
         return
     tile = tile_of(SIZES.elements, walk.rows, walk.elements, SIZES.widest)
-    chunks = _cdiv(walk.elements, tile.columns)
-    launch(element_rows, (_cdiv(walk.rows, tile.rows) * chunks,), 
+    steps, splits = _steps(_cdiv(walk.elements, tile.columns))
+    launch(element_rows, (_cdiv(walk.rows, tile.rows) * splits,),
         x, y, table, seed,
-        walk.rows, walk.structures, walk.elements // walk.unit, chunks, *bounds,
+        walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
         *_both(walk, 2),
-        UNIT=walk.unit, QUADS=_quads(walk), ROWS=tile.rows, COLUMNS=tile.columns,
+        UNIT=walk.unit, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def _noise(
     steps, groups = _steps(_cdiv(walk.samples, tile.rows))
     launch(noise_table, (_cdiv(structures, tile.columns) * groups,), 
         *parameters, seed, theta, by_mu, by_log_sigma, walk.samples, structures, *bounds,
-        GRADIENTS=gradients, QUADS=structures % 4 == 0, WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+        GRADIENTS=gradients, RUN=4 if structures % 4 == 0 else 1, WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
     return theta, by_mu, by_log_sigma
 
@@ -220,7 +220,7 @@ def _element_backward(
     widest = SIZES.widest_drawn if walk.columns else SIZES.widest
     tile = tile_of(SIZES.elements, outer, inner, widest)
     common = {
-        "WANT_DX": dx is not None, "UNIT": walk.unit, "QUADS": _quads(walk),
+        "WANT_DX": dx is not None, "UNIT": walk.unit, "RUN": _run(walk, x),
         "ROWS": tile.rows, "COLUMNS": tile.columns,
     }  # fmt: skip
     target = x if dx is None else dx
@@ -284,11 +284,13 @@ def _both(walk: Walk, tensors: int) -> tuple[Any, ...]:
     return *(walk.outer(i) for i in range(tensors)), *(walk.inner(i) for i in range(tensors))
 
 
-def _quads(walk: Walk) -> bool:
-    """Whether the counters of a row of a tile are consecutive, from a multiple of 4."""
-    if walk.columns:
-        return walk.elements == 1 and walk.structures % 4 == 0
-    return walk.elements % 4 == 0
+def _run(walk: Walk, x: Tensor) -> int:
+    """How many numbers with consecutive counters, from a multiple of 4, a thread draws at a time: 16 bytes of x."""
+    consecutive = walk.elements == 1 or not walk.columns
+    inner = walk.structures if walk.columns else walk.elements
+    if not consecutive or inner % 4 != 0:
+        return 1
+    return 8 if x.element_size() == 2 and walk.unit % 8 == 0 else 4
 
 
 def _steps(tiles: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import triton.language as tl
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT
 from bmrs_kernels.triton_formulas import DRAW_TEXTS, exp
 
-__all__ = ["coefficients", "draw", "draw_gradients", "regimes_of", "tile_words"]
+__all__ = ["coefficients", "draw", "draw_gradients", "regimes_of"]
 
 _interpreted = triton.knobs.runtime.interpret
 _constant: Any = (lambda value: value) if _interpreted else tl.constexpr
@@ -27,6 +27,7 @@ SHORT = _constant(2)
 PRUNED = _constant(3)
 ALL_BITS = _constant(0xFFFFFFFF)
 ULP = _constant(2.0**-32)
+HALF_ULP = _constant(2.0**-33)
 # A bound farther than this from mu, in sigma, is as good as at this distance: squares must not overflow.
 FAR = _constant(1e18)
 # log 2 in two parts, the first with 9 trailing zero bits: k LN2_HIGH is exact for |k| < 2^9.
@@ -45,25 +46,6 @@ tail_derivatives = DRAW_TEXTS["tail_derivatives"]
 short_coefficients = DRAW_TEXTS["short_coefficients"]
 short_draw = DRAW_TEXTS["short_draw"]
 short_derivatives = DRAW_TEXTS["short_derivatives"]
-
-
-@triton.jit
-def tile_words(seed, outer, step, ROWS: tl.constexpr, COLUMNS: tl.constexpr, QUADS: tl.constexpr):
-    """Words of a tile [ROWS, COLUMNS] whose rows start at the counters `outer`, [ROWS, 1], int64.
-
-    With QUADS the counters of a row are consecutive and start at a multiple of 4, so that a block of
-    Philox4x32-10 serves four of them; else they are `step` apart, and each computes a block of its own.
-    """
-    if QUADS:
-        blocks = (outer >> 2) + tl.arange(0, COLUMNS // 4)[None, :]
-        w0, w1, w2, w3 = tl.randint4x(seed, blocks)
-        words = tl.reshape(tl.join(tl.join(w0, w2), tl.join(w1, w3)), (ROWS, COLUMNS))
-    else:
-        counters = outer + tl.arange(0, COLUMNS)[None, :].to(tl.int64) * step
-        w0, w1, w2, w3 = tl.randint4x(seed, counters >> 2)
-        place = (counters & 3).to(tl.int32)
-        words = tl.where(place < 2, tl.where(place == 0, w0, w1), tl.where(place == 2, w2, w3))
-    return words
 
 
 @triton.jit
@@ -119,7 +101,7 @@ def has(regimes, regime):
 def fractions(words, flip):
     """Return p and 1 - p, each to full relative accuracy: the halves of 32 bits and of their complement."""
     near = words ^ flip
-    return (near.to(tl.float32) + 0.5) * ULP, ((near ^ ALL_BITS).to(tl.float32) + 0.5) * ULP
+    return near.to(tl.float32) * ULP + HALF_ULP, (near ^ ALL_BITS).to(tl.float32) * ULP + HALF_ULP
 
 
 @triton.jit

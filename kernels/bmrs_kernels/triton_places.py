@@ -10,24 +10,51 @@ bytes at a time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
-__all__ = ["row_offsets", "rows_of", "token_offsets", "tokens_of"]
+__all__ = ["as_stored", "row_offsets", "rows_of", "token_offsets", "tokens_of"]
+
+_interpreted = triton.knobs.runtime.interpret
+_constant: Any = (lambda value: value) if _interpreted else tl.constexpr
+INTERPRETED = _constant(_interpreted)
 
 
 @triton.jit
-def rows_of(block, rows, positions, structures, ROWS: tl.constexpr):
-    """Return the rows of a block and their sample, position and structure, each [ROWS, 1]."""
-    row = block.to(rows.dtype) * ROWS + tl.arange(0, ROWS)[:, None]
+def as_stored(values, ptr):
+    """Float32 values in the format of what is behind a pointer, rounded to nearest, to even."""
+    if INTERPRETED:  # which would cut the last bits of a bfloat16 off
+        if ptr.dtype.element_ty == tl.bfloat16:
+            bits = values.to(tl.uint32, bitcast=True)
+            to_nearest = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+            values = tl.where(values == values, to_nearest, values)  # noqa: PLR0124 false for NaN
+    return values.to(ptr.dtype.element_ty)
+
+
+@triton.jit
+def outermost(ROWS: tl.constexpr, INNER: tl.constexpr):
+    """0 to ROWS as the first axis of a tile with one or two INNER axes."""
+    if INNER == 1:
+        count = tl.arange(0, ROWS)[:, None]
+    else:
+        count = tl.arange(0, ROWS)[:, None, None]
+    return count
+
+
+@triton.jit
+def rows_of(block, rows, positions, structures, ROWS: tl.constexpr, INNER: tl.constexpr):
+    """Return the rows of a block and their sample, position and structure."""
+    row = block.to(rows.dtype) * ROWS + outermost(ROWS, INNER)
     place = row // structures
     return row, place // positions, place % positions, row % structures
 
 
 @triton.jit
-def tokens_of(tile, tokens, ROWS: tl.constexpr):
-    """The tokens of a tile, [ROWS, 1]."""
-    return tile.to(tokens.dtype) * ROWS + tl.arange(0, ROWS)[:, None]
+def tokens_of(tile, tokens, ROWS: tl.constexpr, INNER: tl.constexpr):
+    """The tokens of a tile."""
+    return tile.to(tokens.dtype) * ROWS + outermost(ROWS, INNER)
 
 
 @triton.jit

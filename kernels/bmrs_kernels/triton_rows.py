@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bmrs_kernels.triton_places import row_offsets, rows_of, token_offsets, tokens_of
+from bmrs_kernels.triton_places import as_stored, row_offsets, rows_of, token_offsets, tokens_of
 
 __all__ = ["scale_columns", "scale_columns_backward", "scale_rows", "scale_rows_backward"]
 
@@ -34,7 +34,7 @@ def scale_rows(
     COLUMNS: tl.constexpr,
 ):
     """Write y, a tile of [ROWS, COLUMNS] elements a program; `elements` in units."""
-    row, sample, position, structure = rows_of(tl.program_id(0) // chunks, rows, positions, structures, ROWS)
+    row, sample, position, structure = rows_of(tl.program_id(0) // chunks, rows, positions, structures, ROWS, 1)
     there = row < rows
     theta = tl.load(theta_ptr + sample.to(tl.int64) * structures + structure, mask=there, other=0.0)
     element = (tl.program_id(0) % chunks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -42,7 +42,7 @@ def scale_rows(
     x = row_offsets(sample, position, structure, x_strides, UNIT)
     y = row_offsets(sample, position, structure, y_strides, UNIT)
     values = tl.load(x_ptr + x + element * x_inner, mask=inside & (theta != 0.0), other=0.0).to(tl.float32)
-    tl.store(y_ptr + y + element * y_inner, (values * theta).to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(y_ptr + y + element * y_inner, as_stored(values * theta, y_ptr), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "chunks", "splits"])
@@ -71,7 +71,7 @@ def scale_rows_backward(
 ):
     """Write dx and the sums of dy x over `WALK` tiles; part = position and split together."""
     split = tl.program_id(0) % splits
-    row, sample, position, structure = rows_of(tl.program_id(0) // splits, rows, positions, structures, ROWS)
+    row, sample, position, structure = rows_of(tl.program_id(0) // splits, rows, positions, structures, ROWS, 1)
     there = row < rows
     theta = tl.load(theta_ptr + sample.to(tl.int64) * structures + structure, mask=there, other=0.0)
     dy_row = dy_ptr + row_offsets(sample, position, structure, dy_strides, UNIT)
@@ -85,7 +85,7 @@ def scale_rows_backward(
         dy = tl.load(dy_row + element * dy_inner, mask=seen, other=0.0).to(tl.float32)
         x = tl.load(x_row + element * x_inner, mask=seen, other=0.0).to(tl.float32)
         if WANT_DX:
-            tl.store(dx_row + element * dx_inner, (dy * theta).to(dx_ptr.dtype.element_ty), mask=inside)
+            tl.store(dx_row + element * dx_inner, as_stored(dy * theta, dx_ptr), mask=inside)
         products += dy * x
     total = tl.sum(products, axis=1, keep_dims=True)
     place = sample.to(tl.int64) * positions + position
@@ -114,7 +114,7 @@ def scale_columns(
     column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     rest = tl.program_id(0) // blocks
     sample = (rest // parts).to(tl.int64)
-    token = tokens_of(rest % parts, tokens, ROWS)
+    token = tokens_of(rest % parts, tokens, ROWS, 1)
     there = column < structures * UNIT
     theta = tl.load(theta_ptr + sample * structures * UNIT + column, mask=there, other=0.0)
     inside = (token < tokens) & there
@@ -122,7 +122,7 @@ def scale_columns(
     y = token_offsets(sample, token, elements, y_strides, UNIT)
     values = tl.load(x_ptr + x + column * x_inner, mask=inside, other=0.0).to(tl.float32)
     values = tl.where(theta != 0.0, values * theta, 0.0)
-    tl.store(y_ptr + y + column * y_inner, values.to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(y_ptr + y + column * y_inner, as_stored(values, y_ptr), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tokens", "blocks", "parts"])
@@ -157,14 +157,14 @@ def scale_columns_backward(
     theta = tl.load(theta_ptr + sample * structures * UNIT + column, mask=there, other=0.0)
     products = tl.zeros((ROWS, COLUMNS), tl.float32)
     for tile in range(WALK):
-        token = tokens_of((rest % parts) * WALK + tile, tokens, ROWS)
+        token = tokens_of((rest % parts) * WALK + tile, tokens, ROWS, 1)
         inside = (token < tokens) & there
         dy_token = token_offsets(sample, token, elements, dy_strides, UNIT)
         x_token = token_offsets(sample, token, elements, x_strides, UNIT)
         dy = tl.load(dy_ptr + dy_token + column * dy_inner, mask=inside, other=0.0).to(tl.float32)
         x = tl.load(x_ptr + x_token + column * x_inner, mask=inside, other=0.0).to(tl.float32)
         if WANT_DX:
-            dx = tl.where(theta != 0.0, dy * theta, 0.0).to(dx_ptr.dtype.element_ty)
+            dx = as_stored(tl.where(theta != 0.0, dy * theta, 0.0), dx_ptr)
             dx_token = token_offsets(sample, token, elements, dx_strides, UNIT)
             tl.store(dx_ptr + dx_token + column * dx_inner, dx, mask=inside)
         products += tl.where(theta != 0.0, dy * x, 0.0)

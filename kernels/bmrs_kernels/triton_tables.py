@@ -9,7 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bmrs_kernels.triton_draws import coefficients, draw, draw_gradients, regimes_of, tile_words
+from bmrs_kernels.triton_draws import coefficients, draw, draw_gradients, regimes_of
+from bmrs_kernels.triton_philox import columns_of, tile_words
 
 __all__ = ["COEFFICIENTS", "coefficient_table", "load_coefficients", "noise_table"]
 
@@ -75,7 +76,7 @@ def noise_table(
     a,
     b,
     GRADIENTS: tl.constexpr,
-    QUADS: tl.constexpr,
+    RUN: tl.constexpr,
     WALK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -86,7 +87,7 @@ def noise_table(
     """
     blocks = tl.cdiv(structures, COLUMNS)
     first = (tl.program_id(0) % blocks) * COLUMNS
-    c = first + tl.arange(0, COLUMNS)[None, :]
+    c = first + columns_of(COLUMNS, RUN)
     there = c < structures
     own = coefficients(
         tl.load(mu_ptr + c, mask=there, other=0.0),
@@ -98,9 +99,9 @@ def noise_table(
     regimes = regimes_of(own)
     seed = tl.load(seed_ptr)
     for tile in range(WALK):
-        s = ((tl.program_id(0) // blocks) * WALK + tile) * ROWS + tl.arange(0, ROWS)[:, None]
+        s = ((tl.program_id(0) // blocks) * WALK + tile) * ROWS + tl.arange(0, ROWS)[:, None, None]
         row = s.to(tl.int64) * structures
-        words = tile_words(seed, row + first, 1, ROWS, COLUMNS, QUADS)
+        words = tile_words(seed, row + first, 1, COLUMNS, RUN)
         inside = (s < samples) & there
         if GRADIENTS:
             theta, by_mu, by_log_sigma = draw_gradients(words, own, regimes, a, b)
