@@ -1,11 +1,15 @@
 """The noise operation on CUDA tensors: memory allocated by torch, work queued by bmrs_kernels.
 
-Nothing here waits for the device. In float64 the reference answers, which does.
+Nothing here waits for the device, but where something is first copied to it. In float64 the reference
+answers, which does wait.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -16,7 +20,7 @@ from bmrs_kernels.gpu_walk import Walk, walk
 from bmrs_torch.cpu import as_arithmetic
 from bmrs_torch.reference import reference_backward, reference_forward
 
-__all__ = ["current", "noise_backward", "noise_forward"]
+__all__ = ["current", "divergence", "noise_backward", "noise_forward", "noise_mean", "weighted"]
 
 
 def noise_forward(
@@ -64,6 +68,58 @@ def noise_backward(
     if want_dx and walked is not x:
         dx = torch.empty_like(x).copy_(dx)
     return dx, gradients[0].to(mu.dtype), gradients[1].to(log_sigma.dtype)
+
+
+def divergence(
+    parameters: Sequence[Sequence[Tensor]],
+    bounds: tuple[tuple[float, ...], tuple[float, ...]],
+    want_gradients: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """KL and kept structures of each layer, and the gradients of all structures, (2, structures).
+
+    Each structure's are computed in float32, and NaN where its parameters are unusable; the sums are float64.
+    """
+    from bmrs_kernels import parameters_gpu
+
+    mu, log_sigma, mask = (torch.cat([p.detach().float() for p in tensors]) for tensors in parameters)
+    sizes = tuple(p.numel() for p in parameters[0])
+    structures = mu.numel()
+    sums = mu.new_empty((2, len(sizes), parameters_gpu.divergence_blocks(max(sizes))))
+    gradients = mu.new_empty((2, structures if want_gradients else 0))
+    with current(mu.device):
+        places = _places(sizes, bounds, mu.device)[:2]
+        parameters_gpu.divergence(
+            (mu, log_sigma, mask), places, sums, gradients if want_gradients else None
+        )
+    values, kept = sums.sum(2, dtype=torch.float64)
+    return values, kept.to(torch.int64), gradients
+
+
+def weighted(gradients: Tensor, weights: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """The gradients of :func:`divergence`, each times the weight of its layer."""
+    layer_of = _places(sizes, ((0.0,) * len(sizes),) * 2, gradients.device)[2]
+    return gradients * weights.to(gradients.dtype).index_select(0, layer_of)
+
+
+def noise_mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float, *, gradients: bool) -> Tensor:
+    """E[θ] of each structure, or its derivatives by mu and log sigma, (2, structures); float64."""
+    from bmrs_kernels import parameters_gpu
+
+    first, second = as_arithmetic(torch.float32, mu.detach(), log_sigma.detach())
+    out = first.new_empty((2, mu.numel()) if gradients else (mu.numel(),))
+    with current(mu.device):
+        parameters_gpu.noise_mean(first, second, Layout(0, "batch", log_a, log_b), out)
+    return out.double()
+
+
+@functools.lru_cache(maxsize=64)
+def _places(
+    sizes: tuple[int, ...], bounds: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where layers of these sizes start, their bounds, the layer of each structure; copied to the device once."""
+    starts = torch.tensor([0, *itertools.accumulate(sizes)], dtype=torch.int32)
+    layer_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return starts.to(device), torch.tensor(bounds, dtype=torch.float32).to(device), layer_of.to(device)
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:

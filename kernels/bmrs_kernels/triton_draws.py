@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT
-from bmrs_kernels.triton_formulas import DRAW_TEXTS, exp
+from bmrs_kernels.triton_formulas import TEXTS, exp
 
 __all__ = ["coefficients", "draw", "draw_gradients", "regimes_of"]
 
@@ -35,17 +35,17 @@ LOG2_E = _constant(1.4426950408889634)
 LN2_HIGH = _constant(0.693359375)
 LN2_LOW = _constant(-2.12194440054690583e-4)
 
-is_short_structure = DRAW_TEXTS["is_short_structure"]
-is_tail_structure = DRAW_TEXTS["is_tail_structure"]
-interior_coefficients = DRAW_TEXTS["interior_coefficients"]
-interior_draw = DRAW_TEXTS["interior_draw"]
-interior_derivatives = DRAW_TEXTS["interior_derivatives"]
-tail_coefficients = DRAW_TEXTS["tail_coefficients"]
-tail_solution = DRAW_TEXTS["tail_solution"]
-tail_derivatives = DRAW_TEXTS["tail_derivatives"]
-short_coefficients = DRAW_TEXTS["short_coefficients"]
-short_draw = DRAW_TEXTS["short_draw"]
-short_derivatives = DRAW_TEXTS["short_derivatives"]
+is_short_structure = TEXTS["is_short_structure"]
+is_tail_structure = TEXTS["is_tail_structure"]
+interior_coefficients = TEXTS["interior_coefficients"]
+interior_draw = TEXTS["interior_draw"]
+interior_derivatives = TEXTS["interior_derivatives"]
+tail_coefficients = TEXTS["tail_coefficients"]
+tail_solution = TEXTS["tail_solution"]
+tail_derivatives = TEXTS["tail_derivatives"]
+short_coefficients = TEXTS["short_coefficients"]
+short_draw = TEXTS["short_draw"]
+short_derivatives = TEXTS["short_derivatives"]
 
 
 @triton.jit

@@ -1,8 +1,8 @@
 """The formulas of bmrs_core bound to Triton, in float32, for inlining into GPU kernels.
 
-`FORMULAS` holds every public formula by its name in `bmrs_core.backends.formula`, and `DRAW_TEXTS` those of
-the noise layer's draw by theirs in `bmrs_core.formulas.noise`, as functions for other Triton kernels to call
-on float32 tiles (bounds included: a float64 scalar would turn the whole formula into float64). The texts are
+`FORMULAS` holds every public formula by its name in `bmrs_core.backends.formula`, and `TEXTS` every text by
+that of its function in `bmrs_core.formulas`, as functions for other Triton kernels to call on float32 tiles
+(bounds included: a float64 scalar would turn the whole formula into float64). The texts are
 those of the CPU, with a 24-point quadrature rule, whose truncation is below float32's precision.
 """
 
@@ -16,10 +16,9 @@ import triton.language as tl
 
 from bmrs_core.backends.clone import clone_formulas, scalar_constants
 from bmrs_core.backends.formula import FORMULAS as PUBLIC
-from bmrs_core.formulas import noise
 from bmrs_core.formulas.constants import FLOAT32_RULES, FLOAT32_SCALARS
 
-__all__ = ["DRAW_TEXTS", "FORMULAS"]
+__all__ = ["FORMULAS", "TEXTS"]
 
 # The compiler wants compile-time constants; the interpreter fails on `constexpr OP tensor`.
 _interpreted = triton.knobs.runtime.interpret
@@ -172,9 +171,7 @@ def _combine(name: str, texts: dict[str, Any]) -> Any:
     return triton.jit(clone)
 
 
-_ALL = _texts()
-FORMULAS = {name: _combine(name, _ALL) for name in PUBLIC}
+TEXTS = _texts()
+FORMULAS = {name: _combine(name, TEXTS) for name in PUBLIC}
 # The logarithm of an interior draw is that of the smaller of two tails.
-DRAW_TEXTS = {name: _ALL[name] for name in noise.__all__} | {
-    "interior_draw": _texts(log=log_of_tail)["interior_draw"]
-}
+TEXTS["interior_draw"] = _texts(log=log_of_tail)["interior_draw"]
