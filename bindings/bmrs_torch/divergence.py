@@ -45,7 +45,8 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
     Raises
     ------
     ValueError
-        If a kept structure's parameters are unusable; the layer is named.
+        If a kept structure's parameters are unusable; the layer is named. On a GPU, which nobody waits for,
+        the divergence of that layer is NaN instead.
     """
     if not torch.compiler.is_compiling():
         found = list(layers.values())
@@ -94,6 +95,18 @@ class UnusableError(ValueError):
 
 def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
     """KL and kept structures of each layer, and the gradients of all structures, (2, structures)."""
+    on_gpu = lists[0][0].is_cuda and not any(m.dtype == torch.float64 for m in lists[0])
+    return _evaluate_cuda(lists, want_gradients) if on_gpu else _evaluate_cpu(lists, want_gradients)
+
+
+def _evaluate_cuda(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
+    from bmrs_torch import cuda
+
+    *parameters, log_a, log_b = lists
+    return cuda.divergence(parameters, (tuple(log_a), tuple(log_b)), want_gradients)
+
+
+def _evaluate_cpu(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
     mu, log_sigma, mask, log_a, log_b = lists
     dtype = torch.float64 if any(m.dtype == torch.float64 for m in mu) else torch.float32
     # Held by name: what lies at an address must live until the kernel is done.
@@ -119,21 +132,29 @@ def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tenso
 
 def _weighted(gradients: Tensor, weights: Tensor, mu: Sequence[Tensor], log_sigma: Sequence[Tensor]) -> Any:
     """The gradients of each layer times its weight, as lists for mu and log sigma."""
-    sizes = np.array([m.numel() for m in mu], np.int64)
-    scaled = noise_cpu.scaled_gradients(
-        str(gradients.dtype).removeprefix("torch."),
-        sizes,
-        np.ascontiguousarray(weights.detach().cpu().numpy(), np.float64),
-        gradients.cpu().numpy(),
-    )
-    parts = torch.from_numpy(scaled).to(mu[0].device)
+    sizes = [m.numel() for m in mu]
+    parts = _scaled(gradients, weights.detach(), sizes)
     return tuple(
         [
             part if part.dtype == p.dtype else part.to(p.dtype)
-            for part, p in zip(row.split(sizes.tolist()), params, strict=True)
+            for part, p in zip(row.split(sizes), params, strict=True)
         ]
         for row, params in ((parts[0], mu), (parts[1], log_sigma))
     )
+
+
+def _scaled(gradients: Tensor, weights: Tensor, sizes: list[int]) -> Tensor:
+    if gradients.is_cuda:
+        from bmrs_torch import cuda
+
+        return cuda.weighted(gradients, weights, tuple(sizes))
+    scaled = noise_cpu.scaled_gradients(
+        str(gradients.dtype).removeprefix("torch."),
+        np.array(sizes, np.int64),
+        np.ascontiguousarray(weights.numpy(), np.float64),
+        gradients.numpy(),
+    )
+    return torch.from_numpy(scaled)
 
 
 class _Divergence(torch.autograd.Function):

@@ -97,7 +97,8 @@ class MultiplicativeNoise(nn.Module):
         """E[θ]·mask, float64, shape (num_structures,); differentiable in the parameters."""
         kept = self.kept()
         mu, log_sigma = torch.where(kept, self.mu, 0.0), torch.where(kept, self.log_sigma, 0.0)
-        if not torch.compiler.is_compiling():
+        # On another device a check would wait for it; unusable parameters give NaN there.
+        if self.mu.is_cpu and not torch.compiler.is_compiling():
             check_parameters(mu, log_sigma)
         return noise_mean(mu, log_sigma, log_a=self.log_a, log_b=self.log_b) * self.mask
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from bmrs_kernels.contract import SHARES, Layout
 from bmrs_torch import cpu
-from bmrs_torch.reference import reference_backward, reference_forward
 
 __all__ = ["applied", "apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
 
@@ -170,14 +169,18 @@ def _noise_backward_cpu(
 
 
 def _noise_cuda(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *layout: Any) -> Tensor:
-    return reference_forward(x, mu, log_sigma, mask, seed, _layout(*layout))
+    from bmrs_torch import cuda
+
+    return cuda.noise_forward(x, mu, log_sigma, mask, seed, _layout(*layout))
 
 
 def _noise_backward_cuda(
     dy: Tensor, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    from bmrs_torch import cuda
+
     *layout, want_dx = rest
-    return reference_backward(dy, x, mu, log_sigma, mask, seed, _layout(*layout), want_dx)
+    return cuda.noise_backward(dy, x, mu, log_sigma, mask, seed, _layout(*layout), want_dx)
 
 
 def _noise_fake(x: Tensor, *_rest: Any) -> Tensor:
