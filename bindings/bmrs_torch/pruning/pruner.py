@@ -255,7 +255,7 @@ class Pruner:
         self.history.append(
             {"epoch": self.epochs, "step": self.steps, "pruned": report.pruned_now, "kept": kept}
         )
-        if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).cuts:
+        if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
             become(self.model, compact(self.model, self.example_inputs, optimizer=self.optimizer))
         self._fix_noise()
         return report
