@@ -78,14 +78,15 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (N, tokens, width) to the same shape."""
-        q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.qkv(self.norm1(x)).chunk(3, dim=-1)
-        )
-        attention = F.scaled_dot_product_attention(q, k, v)
+        q, k, v = self.qkv(self.norm1(x)).chunk(3, dim=-1)
+        attention = F.scaled_dot_product_attention(self._heads(q), self._heads(k), self._heads(v))
         x = x + self.proj(attention.transpose(1, 2).flatten(2))
         answer: Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
         return answer
+
+    def _heads(self, x: Tensor) -> Tensor:
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
 
 class SmallViT(nn.Module):

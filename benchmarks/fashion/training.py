@@ -103,11 +103,15 @@ def prune_by_evidence(unpruned: nn.Module, settings: Settings, data: ImageData, 
     course.shrunk = compact(model, examples)
     course.difference = relative_difference(model, course.shrunk, data.test_images[:_EVALUATION_BATCH])
     course.pruned = fold(course.shrunk, examples)
-    optimizer = torch.optim.Adam(course.pruned.parameters())
-    lr, epochs = settings.finetuning_lr, settings.finetuning_epochs
-    for seconds in _train(course.pruned, optimizer, data, settings, epochs, lr):
-        course.epochs.append(_finish_epoch("fine-tuning", course.pruned, data, seconds, say))
+    course.epochs += finetune(course.pruned, settings, data, say)
     return course
+
+
+def finetune(model: nn.Module, settings: Settings, data: ImageData, say: Say) -> list[dict[str, Any]]:
+    """Train a network without noise a little further; return a record of each epoch."""
+    optimizer = torch.optim.Adam(model.parameters())
+    epochs = _train(model, optimizer, data, settings, settings.finetuning_epochs, settings.finetuning_lr)
+    return [_finish_epoch("fine-tuning", model, data, seconds, say) for seconds in epochs]
 
 
 def _train(

@@ -7,12 +7,12 @@ from bmrs_torch.module_graph import NotFoldableError
 from bmrs_torch.noise import multiplicative_noise
 from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
 from bmrs_torch.optimization import NOISE_LR_MULTIPLIER, parameter_groups
+from bmrs_torch.post_training import PostTrainingResult, prune_trained
 from bmrs_torch.pruning import (
     HALF_LOG_2PI,
     CompactionPlan,
     LayerPruning,
     LayerRemoval,
-    PostTrainingResult,
     Pruner,
     PruneReport,
     Schedule,
@@ -23,7 +23,6 @@ from bmrs_torch.pruning import (
     fold,
     plan_compaction,
     prune,
-    prune_trained,
     ranks,
     scores,
 )

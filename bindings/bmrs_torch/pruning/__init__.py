@@ -5,7 +5,6 @@ from bmrs_torch.pruning.coupling import coupled_gates
 from bmrs_torch.pruning.criteria import HALF_LOG_2PI
 from bmrs_torch.pruning.folding import fold
 from bmrs_torch.pruning.masks import LayerPruning, PruneReport, prune
-from bmrs_torch.pruning.post_training import PostTrainingResult, prune_trained
 from bmrs_torch.pruning.pruner import Pruner
 from bmrs_torch.pruning.scores import Scores, ranks, scores
 from bmrs_torch.pruning.surgery import compact
@@ -17,7 +16,6 @@ __all__ = [
     "CompactionPlan",
     "LayerPruning",
     "LayerRemoval",
-    "PostTrainingResult",
     "PruneReport",
     "Pruner",
     "Schedule",
@@ -28,7 +26,6 @@ __all__ = [
     "fold",
     "plan_compaction",
     "prune",
-    "prune_trained",
     "ranks",
     "scores",
 ]

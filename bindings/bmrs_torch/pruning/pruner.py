@@ -231,9 +231,19 @@ class Pruner:
         resize(self.model, Layout.from_json(state["layout"]))
         if self.optimizer is not None:
             hand_over(self.optimizer, before, self.model)
-        self.steps, self.epochs = state["steps"], state["epochs"]
         self.history = [dict(entry) for entry in state["history"]]
         self._draw_alone()
+        self.resume_at(epochs=state["epochs"], steps=state["steps"])
+
+    def resume_at(self, *, epochs: int, steps: int) -> None:
+        """Take up a run of which so many epochs and steps are done, with a model loaded by other means.
+
+        Parameters
+        ----------
+        epochs, steps : int
+            How many are done. What was pruned by then is in the model's masks.
+        """
+        self.epochs, self.steps = epochs, steps
         self._fix_noise()
 
     def _prune_if_due(self, unit: str) -> PruneReport | None:
@@ -245,7 +255,7 @@ class Pruner:
         self.history.append(
             {"epoch": self.epochs, "step": self.steps, "pruned": report.pruned_now, "kept": kept}
         )
-        if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).cuts:
+        if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
             become(self.model, compact(self.model, self.example_inputs, optimizer=self.optimizer))
         self._fix_noise()
         return report

@@ -1,0 +1,71 @@
+"""A callback for Lightning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback
+from torch import nn
+
+from bmrs_torch.integrations.attachment import Attachment
+from bmrs_torch.layer import noise_layers
+
+
+class PruningCallback(Attachment, Callback):
+    """Prunes a LightningModule on schedule while it trains; see :class:`Attachment`.
+
+    Insert the noise and make the optimizer, of :func:`parameter_groups`, in the module itself; its loss stays
+    as it is. How many structures are kept is logged as ``bmrs_kept``. A run that is resumed from a checkpoint
+    goes on where it was, masks, phase and history included.
+
+    Parameters
+    ----------
+    **options
+        Of :class:`Pruner`, such as `num_samples`, `kl_weight` and `schedule`.
+
+    Examples
+    --------
+    In a training script::
+
+        callback = PruningCallback(num_samples=60_000, schedule=Schedule(finetune_from=10))
+        Trainer(max_epochs=15, callbacks=[callback]).fit(module, loader)
+        smaller = callback.pruner.finish(next(iter(loader))[0])
+    """
+
+    def __init__(self, **options: Any) -> None:
+        Attachment.__init__(self, **options)
+        self._loaded: dict[str, Any] | None = None
+
+    def on_fit_start(self, trainer: Any, pl_module: nn.Module) -> None:  # noqa: ARG002 Lightning names them
+        """Make the pruner, of the one child that holds all noise, else of the module itself."""
+        pruner = self.attach(_network_of(pl_module))
+        if self._loaded is not None:
+            pruner.load_state_dict(self._loaded)
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        """Add the divergence's gradient."""
+        self.add_penalty()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: nn.Module, *_: Any) -> None:  # noqa: ARG002
+        """Count the steps of the optimizer, and prune if it is due."""
+        while self.pruner.steps < trainer.global_step:
+            self.pruner.step()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        """Count an epoch, and prune if it is due."""
+        report = self.pruner.end_epoch()
+        if report is not None:
+            pl_module.log("bmrs_kept", float(report.num_kept))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning saves in its checkpoints."""
+        return {} if self._pruner is None else self._pruner.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what Lightning loaded until the pruner is made."""
+        self._loaded = state_dict or None
+
+
+def _network_of(pl_module: nn.Module) -> nn.Module:
+    names = {name.partition(".")[0] for name in noise_layers(pl_module)}
+    return pl_module.get_submodule(names.pop()) if len(names) == 1 else pl_module
