@@ -62,6 +62,13 @@ class Walk(NamedTuple):
         """Tokens of one sample."""
         return self.positions * self.elements
 
+    @property
+    def merged(self) -> bool:
+        """Whether rows are evenly spaced in every tensor."""
+        return self.positions == 1 and all(
+            self.samples == 1 or own[0] == self.structures * own[2] for own in self.strides
+        )
+
     def outer(self, tensor: int) -> Strides:
         """The strides of all axes but the innermost of a tensor, in units."""
         own = self.strides[tensor]

@@ -102,7 +102,7 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
         x, y, table, seed,
         walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
         *_both(walk, 2),
-        UNIT=walk.unit, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+        UNIT=walk.unit, MERGED=walk.merged, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def noise_backward(
         _add_up(sums, gradients)
         return
     theta, by_mu, by_log_sigma = _noise(parameters, seed, walk, bounds, gradients=True)
-    sums = _scale_backward(tensors, theta, walk)
-    _add_products(sums, by_mu, by_log_sigma, gradients, walk)
+    sums, parts = _scale_backward(tensors, theta, walk)
+    _add_products(sums, parts, by_mu, by_log_sigma, gradients)
 
 
 def _coefficients(parameters: Parameters, bounds: tuple[float, float]) -> Tensor:
@@ -164,7 +164,7 @@ def _noise(
 
 
 def _scale_forward(x: Tensor, y: Tensor, theta: Tensor, walk: Walk) -> None:
-    elements = SIZES.forward_bytes // x.element_size()
+    elements = _elements(SIZES.forward_bytes, x, walk)
     if walk.columns:
         tile = tile_of(elements, walk.tokens, walk.structures, SIZES.widest)
         blocks, parts = _cdiv(walk.structures, tile.columns), _cdiv(walk.tokens, tile.rows)
@@ -177,14 +177,14 @@ def _scale_forward(x: Tensor, y: Tensor, theta: Tensor, walk: Walk) -> None:
     chunks = _cdiv(walk.elements, tile.columns)
     launch(scale_rows, (_cdiv(walk.rows, tile.rows) * chunks,), 
         x, y, theta, walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, chunks,
-        *_both(walk, 2), UNIT=walk.unit, ROWS=tile.rows, COLUMNS=tile.columns,
+        *_both(walk, 2), UNIT=walk.unit, MERGED=walk.merged, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
 
 
-def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor, walk: Walk) -> Tensor:
-    """Write dx; return the sums of dy x, [samples, parts, structures]."""
+def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor, walk: Walk) -> tuple[Tensor, int]:
+    """Write dx; return the sums of dy x, [rows, structures], and how many rows a sample has at a time."""
     dy, x, dx = tensors
-    elements = SIZES.backward_bytes // x.element_size()
+    elements = _elements(SIZES.backward_bytes, x, walk)
     inner, outer = (walk.structures, walk.tokens) if walk.columns else (walk.elements, walk.rows)
     tile = tile_of(elements, outer, inner, SIZES.widest)
     common = {"WANT_DX": dx is not None, "UNIT": walk.unit, "ROWS": tile.rows, "COLUMNS": tile.columns}
@@ -192,19 +192,19 @@ def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor
     if walk.columns:
         steps, parts = _steps(_cdiv(walk.tokens, tile.rows))
         blocks = _cdiv(walk.structures, tile.columns)
-        sums = theta.new_empty((walk.samples, parts, walk.structures))
+        sums = theta.new_empty((walk.samples * parts, walk.structures))
         launch(scale_columns_backward, (blocks * parts * walk.samples,), 
             dy, x, target, theta, sums, walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts,
             *_both(walk, 3), WALK=steps, **common,
         )  # fmt: skip
-        return sums
+        return sums, parts
     steps, splits = _steps(_cdiv(walk.elements, tile.columns))
-    sums = theta.new_empty((walk.samples, walk.positions * splits, walk.structures))
+    sums = theta.new_empty((splits * walk.samples * walk.positions, walk.structures))
     launch(scale_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
         dy, x, target, theta, sums, walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, splits,
-        *_both(walk, 3), WALK=steps, **common,
+        *_both(walk, 3), WALK=steps, MERGED=walk.merged, **common,
     )  # fmt: skip
-    return sums
+    return sums, walk.positions
 
 
 def _element_backward(
@@ -239,20 +239,20 @@ def _element_backward(
     launch(element_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
         dy, x, target, table, seed, sums,
         walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
-        *_both(walk, 3), WALK=steps, **common,
+        *_both(walk, 3), WALK=steps, MERGED=walk.merged, **common,
     )  # fmt: skip
     return sums
 
 
-def _add_products(sums: Tensor, by_mu: Tensor, by_log_sigma: Tensor, out: Tensor, walk: Walk) -> None:
+def _add_products(sums: Tensor, parts: int, by_mu: Tensor, by_log_sigma: Tensor, out: Tensor) -> None:
     """Add up sums times derivatives, into `out` if that can be done at once."""
-    rows, structures = sums.shape[0] * sums.shape[1], walk.structures
+    rows, structures = sums.shape
     tile = tile_of(SIZES.table, rows, structures, NARROW_TABLE)
     steps, groups = _steps(_cdiv(rows, tile.rows))
     blocks = _cdiv(structures, tile.columns)
     first = out if groups == 1 else sums.new_empty((2, groups, structures))
-    launch(add_products, (blocks * groups,), 
-        sums, by_mu, by_log_sigma, first, rows, sums.shape[1], structures, blocks,
+    launch(add_products, (blocks * groups,),
+        sums, by_mu, by_log_sigma, first, rows, parts, by_mu.shape[0], structures, blocks,
         WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
     if groups > 1:
@@ -275,6 +275,9 @@ def _add_up(sums: Tensor, out: Tensor) -> None:
         sums = target
 
 
+WIDE = 16
+"""Bytes that a thread can load or store at a time."""
+
 NARROW_TABLE = 32
 """Columns of a tile of partial sums: few structures a program, so that there are many programs."""
 
@@ -282,6 +285,12 @@ NARROW_TABLE = 32
 def _both(walk: Walk, tensors: int) -> tuple[Any, ...]:
     """Outer strides of each tensor, then their inner ones."""
     return *(walk.outer(i) for i in range(tensors)), *(walk.inner(i) for i in range(tensors))
+
+
+def _elements(tile_bytes: int, x: Tensor, walk: Walk) -> int:
+    """Elements of a tile; fewer where less than 16 bytes are accessed at a time, which takes more registers."""
+    elements = tile_bytes // x.element_size()
+    return elements if walk.unit * x.element_size() >= WIDE else min(elements, tile_bytes // 8)
 
 
 def _run(walk: Walk, x: Tensor) -> int:

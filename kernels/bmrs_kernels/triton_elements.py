@@ -50,6 +50,7 @@ def element_rows(
     x_inner,
     y_inner,
     UNIT: tl.constexpr,
+    MERGED: tl.constexpr,
     RUN: tl.constexpr,
     WALK: tl.constexpr,
     ROWS: tl.constexpr,
@@ -57,13 +58,13 @@ def element_rows(
 ):
     """Write y, `WALK` tiles of [ROWS, COLUMNS] elements a program; `elements` in units."""
     split = tl.program_id(0) % splits
-    row, sample, position, structure = rows_of(tl.program_id(0) // splits, rows, 1, structures, ROWS, 2)
+    row = rows_of(tl.program_id(0) // splits, rows, ROWS, 2)
     there = row < rows
-    own = load_coefficients(table_ptr, structures, structure, there)
+    own = load_coefficients(table_ptr, structures, row % structures, there)
     regimes = regimes_of(own)
     seed = tl.load(seed_ptr)
-    x_row = x_ptr + row_offsets(sample, position, structure, x_strides, UNIT)
-    y_row = y_ptr + row_offsets(sample, position, structure, y_strides, UNIT)
+    x_row = x_ptr + row_offsets(row, 1, structures, x_strides, UNIT, MERGED)
+    y_row = y_ptr + row_offsets(row, 1, structures, y_strides, UNIT, MERGED)
     for tile in range(WALK):
         first = (split * WALK + tile) * COLUMNS
         element = first + columns_of(COLUMNS, RUN)
@@ -97,21 +98,22 @@ def element_rows_backward(
     dx_inner,
     WANT_DX: tl.constexpr,
     UNIT: tl.constexpr,
+    MERGED: tl.constexpr,
     RUN: tl.constexpr,
     WALK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write dx and the sums over `WALK` tiles; part = position and split together."""
+    """Write dx and the sums over `WALK` tiles of a row, [2, splits, rows]."""
     split = tl.program_id(0) % splits
-    row, sample, position, structure = rows_of(tl.program_id(0) // splits, rows, 1, structures, ROWS, 2)
+    row = rows_of(tl.program_id(0) // splits, rows, ROWS, 2)
     there = row < rows
-    own = load_coefficients(table_ptr, structures, structure, there)
+    own = load_coefficients(table_ptr, structures, row % structures, there)
     regimes = regimes_of(own)
     seed = tl.load(seed_ptr)
-    dy_row = dy_ptr + row_offsets(sample, position, structure, dy_strides, UNIT)
-    x_row = x_ptr + row_offsets(sample, position, structure, x_strides, UNIT)
-    dx_row = dx_ptr + row_offsets(sample, position, structure, dx_strides, UNIT)
+    dy_row = dy_ptr + row_offsets(row, 1, structures, dy_strides, UNIT, MERGED)
+    x_row = x_ptr + row_offsets(row, 1, structures, x_strides, UNIT, MERGED)
+    dx_row = dx_ptr + row_offsets(row, 1, structures, dx_strides, UNIT, MERGED)
     by_mu = tl.zeros((ROWS, COLUMNS // RUN, RUN), tl.float32)
     by_log_sigma = tl.zeros((ROWS, COLUMNS // RUN, RUN), tl.float32)
     for tile in range(WALK):
@@ -127,10 +129,9 @@ def element_rows_backward(
             tl.store(dx_row + element * dx_inner, as_stored(dy * theta, dx_ptr), mask=inside)
         by_mu += (dy * x) * theta_by_mu
         by_log_sigma += (dy * x) * theta_by_log_sigma
-    place_of_sum = sums_ptr + (sample.to(tl.int64) * splits + split) * structures + structure
-    parts = (rows // structures).to(tl.int64) * splits
+    place_of_sum = sums_ptr + split.to(tl.int64) * rows + row
     tl.store(place_of_sum, sum_of_rows(by_mu), mask=there)
-    second = place_of_sum + parts * structures
+    second = place_of_sum + splits.to(tl.int64) * rows
     tl.store(second, sum_of_rows(by_log_sigma), mask=there)
 
 

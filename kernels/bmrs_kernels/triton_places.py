@@ -44,11 +44,9 @@ def outermost(ROWS: tl.constexpr, INNER: tl.constexpr):
 
 
 @triton.jit
-def rows_of(block, rows, positions, structures, ROWS: tl.constexpr, INNER: tl.constexpr):
-    """Return the rows of a block and their sample, position and structure."""
-    row = block.to(rows.dtype) * ROWS + outermost(ROWS, INNER)
-    place = row // structures
-    return row, place // positions, place % positions, row % structures
+def rows_of(block, rows, ROWS: tl.constexpr, INNER: tl.constexpr):
+    """The rows of a block."""
+    return block.to(rows.dtype) * ROWS + outermost(ROWS, INNER)
 
 
 @triton.jit
@@ -58,13 +56,20 @@ def tokens_of(tile, tokens, ROWS: tl.constexpr, INNER: tl.constexpr):
 
 
 @triton.jit
-def row_offsets(sample, position, structure, strides, UNIT: tl.constexpr):
-    """Where rows start, for strides of (samples, positions, structures) in units."""
-    return (
-        sample.to(tl.int64) * strides[0]
-        + position.to(tl.int64) * strides[1]
-        + structure.to(tl.int64) * strides[2]
-    ) * UNIT
+def row_offsets(row, positions, structures, strides, UNIT: tl.constexpr, MERGED: tl.constexpr):
+    """Where rows start, for strides of (samples, positions, structures) in units.
+
+    MERGED says that there is one position and samples lie end to end: rows are then evenly spaced.
+    """
+    if MERGED:
+        offsets = row.to(tl.int64) * (strides[2] * UNIT)
+    else:
+        place = row // structures
+        sample = (place // positions).to(tl.int64)
+        position = (place % positions).to(tl.int64)
+        structure = (row % structures).to(tl.int64)
+        offsets = (sample * strides[0] + position * strides[1] + structure * strides[2]) * UNIT
+    return offsets
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """y = x theta and its backward pass where many elements share a theta, drawn already (see `triton_tables`).
 
 These kernels move memory and do little else. The backward ones write dx and sums of dy x over parts of what
-shares a theta, [samples, parts, structures]; `triton_sums` adds them up in a fixed order.
+shares a theta, of one structure in each column; `triton_sums` adds them up in a fixed order.
 Where theta is 0, x and dy are not looked at.
 """
 
@@ -13,6 +13,16 @@ import triton.language as tl
 from bmrs_kernels.triton_places import as_stored, row_offsets, rows_of, token_offsets, tokens_of
 
 __all__ = ["scale_columns", "scale_columns_backward", "scale_rows", "scale_rows_backward"]
+
+
+@triton.jit
+def noise_of(row, positions, structures):
+    """Where the theta of a row is in its table [samples, structures]."""
+    if positions == 1:
+        place = row
+    else:
+        place = (row // structures) // positions * structures + row % structures
+    return place
 
 
 @triton.jit(do_not_specialize=["rows", "chunks", "splits"])
@@ -30,17 +40,18 @@ def scale_rows(
     x_inner,
     y_inner,
     UNIT: tl.constexpr,
+    MERGED: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """Write y, a tile of [ROWS, COLUMNS] elements a program; `elements` in units."""
-    row, sample, position, structure = rows_of(tl.program_id(0) // chunks, rows, positions, structures, ROWS, 1)
+    row = rows_of(tl.program_id(0) // chunks, rows, ROWS, 1)
     there = row < rows
-    theta = tl.load(theta_ptr + sample.to(tl.int64) * structures + structure, mask=there, other=0.0)
+    theta = tl.load(theta_ptr + noise_of(row, positions, structures), mask=there, other=0.0)
     element = (tl.program_id(0) % chunks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = there & (element < elements * UNIT)
-    x = row_offsets(sample, position, structure, x_strides, UNIT)
-    y = row_offsets(sample, position, structure, y_strides, UNIT)
+    x = row_offsets(row, positions, structures, x_strides, UNIT, MERGED)
+    y = row_offsets(row, positions, structures, y_strides, UNIT, MERGED)
     values = tl.load(x_ptr + x + element * x_inner, mask=inside & (theta != 0.0), other=0.0).to(tl.float32)
     tl.store(y_ptr + y + element * y_inner, as_stored(values * theta, y_ptr), mask=inside)
 
@@ -65,18 +76,19 @@ def scale_rows_backward(
     dx_inner,
     WANT_DX: tl.constexpr,
     UNIT: tl.constexpr,
+    MERGED: tl.constexpr,
     WALK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Write dx and the sums of dy x over `WALK` tiles; part = position and split together."""
+    """Write dx and the sums of dy x over `WALK` tiles of a row, [splits, rows]."""
     split = tl.program_id(0) % splits
-    row, sample, position, structure = rows_of(tl.program_id(0) // splits, rows, positions, structures, ROWS, 1)
+    row = rows_of(tl.program_id(0) // splits, rows, ROWS, 1)
     there = row < rows
-    theta = tl.load(theta_ptr + sample.to(tl.int64) * structures + structure, mask=there, other=0.0)
-    dy_row = dy_ptr + row_offsets(sample, position, structure, dy_strides, UNIT)
-    x_row = x_ptr + row_offsets(sample, position, structure, x_strides, UNIT)
-    dx_row = dx_ptr + row_offsets(sample, position, structure, dx_strides, UNIT)
+    theta = tl.load(theta_ptr + noise_of(row, positions, structures), mask=there, other=0.0)
+    dy_row = dy_ptr + row_offsets(row, positions, structures, dy_strides, UNIT, MERGED)
+    x_row = x_ptr + row_offsets(row, positions, structures, x_strides, UNIT, MERGED)
+    dx_row = dx_ptr + row_offsets(row, positions, structures, dx_strides, UNIT, MERGED)
     products = tl.zeros((ROWS, COLUMNS), tl.float32)
     for tile in range(WALK):
         element = (split * WALK + tile) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -88,8 +100,7 @@ def scale_rows_backward(
             tl.store(dx_row + element * dx_inner, as_stored(dy * theta, dx_ptr), mask=inside)
         products += dy * x
     total = tl.sum(products, axis=1, keep_dims=True)
-    place = sample.to(tl.int64) * positions + position
-    tl.store(sums_ptr + (place * splits + split) * structures + structure, total, mask=there)
+    tl.store(sums_ptr + split.to(tl.int64) * rows + row, total, mask=there)
 
 
 @triton.jit(do_not_specialize=["tokens", "blocks", "parts"])

@@ -16,7 +16,7 @@ def plus(total, lost, term):
     return moved, lost + ((total - (moved - part)) + (term - part))
 
 
-@triton.jit(do_not_specialize=["rows", "parts", "blocks"])
+@triton.jit(do_not_specialize=["rows", "parts", "samples", "blocks"])
 def add_up(
     sums_ptr, out_ptr, parts, structures, blocks, WALK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
@@ -36,7 +36,7 @@ def add_up(
     tl.store(out_ptr + (which * groups + group) * structures + c, sums, mask=c < structures)
 
 
-@triton.jit(do_not_specialize=["rows", "parts", "blocks"])
+@triton.jit(do_not_specialize=["rows", "parts", "samples", "blocks"])
 def add_products(
     sums_ptr,
     by_mu_ptr,
@@ -44,13 +44,17 @@ def add_products(
     out_ptr,
     rows,
     parts,
+    samples,
     structures,
     blocks,
     WALK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The same of sums [samples, parts, structures], each times the derivatives of its sample's theta."""
+    """The same of sums [rows, structures], each times the derivatives of its sample's theta.
+
+    Rows go through all samples, `parts` rows each, once or again and again.
+    """
     c = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     group = tl.program_id(0) // blocks
     groups = tl.num_programs(0) // blocks
@@ -62,7 +66,7 @@ def add_products(
         row = (group * WALK + tile).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
         inside = (row < rows) & (c < structures)
         product = tl.load(sums_ptr + row * structures + c, mask=inside, other=0.0)
-        place = (row // parts) * structures + c
+        place = (row // parts) % samples * structures + c
         by_mu = tl.load(by_mu_ptr + place, mask=inside, other=0.0)
         by_log_sigma = tl.load(by_log_sigma_ptr + place, mask=inside, other=0.0)
         total_mu, lost_mu = plus(total_mu, lost_mu, product * by_mu)
