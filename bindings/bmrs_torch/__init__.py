@@ -1,11 +1,12 @@
 """Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
 
-from bmrs_torch.insertion import InsertionPlan, Placement, insert_noise, plan_insertion
+from bmrs_torch.insertion import PRESETS, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.module_graph import NotFoldableError
 from bmrs_torch.noise import multiplicative_noise
 from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
 from bmrs_torch.optimization import NOISE_LR_MULTIPLIER, parameter_groups
+from bmrs_torch.placement import InsertionPlan, Placement
 from bmrs_torch.pruning import (
     HALF_LOG_2PI,
     CompactionPlan,
@@ -14,6 +15,7 @@ from bmrs_torch.pruning import (
     PruneReport,
     SurgeryError,
     compact,
+    coupled_gates,
     fold,
     plan_compaction,
     prune,
@@ -24,6 +26,7 @@ __all__ = [
     "KL_WEIGHT_STRONG",
     "KL_WEIGHT_WITHOUT_LOSS",
     "NOISE_LR_MULTIPLIER",
+    "PRESETS",
     "CompactionPlan",
     "InsertionPlan",
     "LayerPruning",
@@ -34,6 +37,7 @@ __all__ = [
     "PruneReport",
     "SurgeryError",
     "compact",
+    "coupled_gates",
     "elbo_loss",
     "fold",
     "insert_noise",
