@@ -93,7 +93,7 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
             x, y, table, seed,
             walk.tokens, walk.elements, walk.structures // walk.unit, blocks, *bounds,
             *_both(walk, 2),
-            UNIT=walk.unit, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+            UNIT=walk.unit, RUN=_run(walk), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
         )  # fmt: skip
         return
     tile = tile_of(SIZES.elements, walk.rows, walk.elements, SIZES.widest)
@@ -102,7 +102,7 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
         x, y, table, seed,
         walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
         *_both(walk, 2),
-        UNIT=walk.unit, MERGED=walk.merged, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+        UNIT=walk.unit, MERGED=walk.merged, RUN=_run(walk), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def _element_backward(
     widest = SIZES.widest_drawn if walk.columns else SIZES.widest
     tile = tile_of(SIZES.elements, outer, inner, widest)
     common = {
-        "WANT_DX": dx is not None, "UNIT": walk.unit, "RUN": _run(walk, x),
+        "WANT_DX": dx is not None, "UNIT": walk.unit, "RUN": _run(walk),
         "ROWS": tile.rows, "COLUMNS": tile.columns,
     }  # fmt: skip
     target = x if dx is None else dx
@@ -293,13 +293,14 @@ def _elements(tile_bytes: int, x: Tensor, walk: Walk) -> int:
     return elements if walk.unit * x.element_size() >= WIDE else min(elements, tile_bytes // 8)
 
 
-def _run(walk: Walk, x: Tensor) -> int:
-    """How many numbers with consecutive counters, from a multiple of 4, a thread draws at a time: 16 bytes of x."""
+def _run(walk: Walk) -> int:
+    """How many numbers with consecutive counters, from a multiple of 4, a thread draws at a time.
+
+    Not 8 of 16 bits, though they would be 16 bytes: what 8 draws hold leaves too few registers.
+    """
     consecutive = walk.elements == 1 or not walk.columns
     inner = walk.structures if walk.columns else walk.elements
-    if not consecutive or inner % 4 != 0:
-        return 1
-    return 8 if x.element_size() == 2 and walk.unit % 8 == 0 else 4
+    return 4 if consecutive and inner % 4 == 0 else 1
 
 
 def _steps(tiles: int) -> tuple[int, int]:
