@@ -40,24 +40,26 @@ class Sizes(NamedTuple):
         In a tile with a theta each: what the draws' intermediate results leave registers for.
     table : int
         Entries of a tile of a table or of partial sums.
-    walk : int
-        Tiles that a program walks at most, and so the partial sums it adds up one after the other.
+    walk, walk_drawn : int
+        Tiles that a program walks at most, and so the numbers it adds up one after the other; with a theta
+        each, coefficients are fetched for more of them.
     widest, widest_drawn : int
         Columns of a tile at most; with a theta each, so many structures' coefficients are held.
     """
 
     forward_bytes: int = 16384
     backward_bytes: int = 8192
-    elements: int = 1024
+    elements: int = 512
     table: int = 1024
     walk: int = 8
+    walk_drawn: int = 16
     widest: int = 1024
     widest_drawn: int = 128
 
 
 # The interpreter runs one program after the other, each at a price of its own: few, large ones.
 _LARGE = 1 << 16
-SIZES = Sizes(4 * _LARGE, 4 * _LARGE, _LARGE, _LARGE, 8, _LARGE, _LARGE) if triton.knobs.runtime.interpret else Sizes()
+SIZES = Sizes(4 * _LARGE, 4 * _LARGE, _LARGE, _LARGE, 8, 8, _LARGE, _LARGE) if triton.knobs.runtime.interpret else Sizes()
 """The sizes in use."""
 
 Parameters = tuple["Tensor", "Tensor", "Tensor"]
@@ -87,7 +89,7 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
     table = _coefficients(parameters, bounds)
     if walk.columns:
         tile = tile_of(SIZES.elements, walk.tokens, walk.structures, SIZES.widest_drawn)
-        steps, groups = _steps(_cdiv(walk.tokens, tile.rows))
+        steps, groups = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk_drawn)
         blocks = _cdiv(walk.structures, tile.columns)
         launch(element_columns, (groups * blocks,), 
             x, y, table, seed,
@@ -97,7 +99,7 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
         )  # fmt: skip
         return
     tile = tile_of(SIZES.elements, walk.rows, walk.elements, SIZES.widest)
-    steps, splits = _steps(_cdiv(walk.elements, tile.columns))
+    steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk_drawn)
     launch(element_rows, (_cdiv(walk.rows, tile.rows) * splits,),
         x, y, table, seed,
         walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
@@ -155,7 +157,7 @@ def _noise(
     theta = parameters[0].new_empty(shape)
     by_mu, by_log_sigma = (theta.new_empty(shape) for _ in range(2)) if gradients else (theta, theta)
     tile = tile_of(SIZES.table, walk.samples, structures, SIZES.widest_drawn)
-    steps, groups = _steps(_cdiv(walk.samples, tile.rows))
+    steps, groups = _steps(_cdiv(walk.samples, tile.rows), SIZES.walk)
     launch(noise_table, (_cdiv(structures, tile.columns) * groups,), 
         *parameters, seed, theta, by_mu, by_log_sigma, walk.samples, structures, *bounds,
         GRADIENTS=gradients, RUN=4 if structures % 4 == 0 else 1, WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
@@ -190,7 +192,7 @@ def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor
     common = {"WANT_DX": dx is not None, "UNIT": walk.unit, "ROWS": tile.rows, "COLUMNS": tile.columns}
     target = x if dx is None else dx
     if walk.columns:
-        steps, parts = _steps(_cdiv(walk.tokens, tile.rows))
+        steps, parts = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk)
         blocks = _cdiv(walk.structures, tile.columns)
         sums = theta.new_empty((walk.samples * parts, walk.structures))
         launch(scale_columns_backward, (blocks * parts * walk.samples,), 
@@ -198,7 +200,7 @@ def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor
             *_both(walk, 3), WALK=steps, **common,
         )  # fmt: skip
         return sums, parts
-    steps, splits = _steps(_cdiv(walk.elements, tile.columns))
+    steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk)
     sums = theta.new_empty((splits * walk.samples * walk.positions, walk.structures))
     launch(scale_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
         dy, x, target, theta, sums, walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, splits,
@@ -225,7 +227,7 @@ def _element_backward(
     }  # fmt: skip
     target = x if dx is None else dx
     if walk.columns:
-        steps, parts = _steps(_cdiv(walk.tokens, tile.rows))
+        steps, parts = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk_drawn)
         blocks = _cdiv(walk.structures, tile.columns)
         sums = table.new_empty((2, parts, walk.structures))
         launch(element_columns_backward, (blocks * parts,), 
@@ -234,7 +236,7 @@ def _element_backward(
             *_both(walk, 3), WALK=steps, **common,
         )  # fmt: skip
         return sums
-    steps, splits = _steps(_cdiv(walk.elements, tile.columns))
+    steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk_drawn)
     sums = table.new_empty((2, walk.samples * splits, walk.structures))
     launch(element_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
         dy, x, target, table, seed, sums,
@@ -248,7 +250,7 @@ def _add_products(sums: Tensor, parts: int, by_mu: Tensor, by_log_sigma: Tensor,
     """Add up sums times derivatives, into `out` if that can be done at once."""
     rows, structures = sums.shape
     tile = tile_of(SIZES.table, rows, structures, NARROW_TABLE)
-    steps, groups = _steps(_cdiv(rows, tile.rows))
+    steps, groups = _steps(_cdiv(rows, tile.rows), SIZES.walk)
     blocks = _cdiv(structures, tile.columns)
     first = out if groups == 1 else sums.new_empty((2, groups, structures))
     launch(add_products, (blocks * groups,),
@@ -264,7 +266,7 @@ def _add_up(sums: Tensor, out: Tensor) -> None:
     while True:
         _, parts, structures = sums.shape
         tile = tile_of(SIZES.table, parts, structures, NARROW_TABLE)
-        steps, groups = _steps(_cdiv(parts, tile.rows))
+        steps, groups = _steps(_cdiv(parts, tile.rows), SIZES.walk)
         blocks = _cdiv(structures, tile.columns)
         target = out if groups == 1 else sums.new_empty((2, groups, structures))
         launch(add_up, (blocks * groups, 2), 
@@ -303,9 +305,9 @@ def _run(walk: Walk) -> int:
     return 4 if consecutive and inner % 4 == 0 else 1
 
 
-def _steps(tiles: int) -> tuple[int, int]:
-    """Into how many tiles each and how many programs to cut a walk, evenly."""
-    programs = _cdiv(tiles, SIZES.walk)
+def _steps(tiles: int, walk: int) -> tuple[int, int]:
+    """Into how many tiles each, at most `walk`, and how many programs to cut a walk, evenly."""
+    programs = _cdiv(tiles, walk)
     steps = _cdiv(tiles, programs)
     return steps, _cdiv(tiles, steps)
 

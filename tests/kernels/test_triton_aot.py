@@ -39,7 +39,9 @@ def test_kernels_stay_in_registers_in_single_precision(problem: str, dtype: str,
     for launch in launches(PROBLEMS[problem], dtype):
         found = found_in(launch, target)
         of_the_size_of_x = launch.kernel.__name__.startswith(("scale_", "element_"))
-        if of_the_size_of_x and PROBLEMS[problem].wide and target in NVIDIA:
+        # Of 16 bits a thread draws for 8 bytes at a time: there arithmetic is what takes the time.
+        due = PROBLEMS[problem].wide and (dtype == "float32" or problem not in DRAWING)
+        if of_the_size_of_x and due and target in NVIDIA:
             sums = 2 if launch.kernel.__name__.endswith("backward") else 0
             assert found.wide_loads > 0
             assert found.wide_stores > 0
