@@ -25,13 +25,17 @@ thread could write its part of a tile."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile what was asked for and print the table; return 1 if something is over its budget or spills."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.aot", description=__doc__)
-    parser.add_argument("--target", choices=("sm_80", "sm_90", "sm_100"), default="sm_90", help="default: %(default)s")
+    parser.add_argument(
+        "--target", choices=("sm_80", "sm_90", "sm_100"), default="sm_90", help="default: %(default)s"
+    )
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="default: float32 and bfloat16")
     parser.add_argument("--problem", action="append", choices=PROBLEMS, help="default: all")
     options = parser.parse_args(arguments)
     on = console()
     on.print(Text(LEGEND))
-    costs = list(_costs(options.problem or list(PROBLEMS), options.dtype or ["float32", "bfloat16"], options.target))
+    costs = list(
+        _costs(options.problem or list(PROBLEMS), options.dtype or ["float32", "bfloat16"], options.target)
+    )
     on.print(_table(costs, options.target))
     return int(any(each.resources.spilled for each in costs))
 

@@ -88,7 +88,7 @@ def _nvidia(compiled: Any) -> Resources:
 
 
 def _listed(listing: str) -> tuple[Counter[str], int]:
-    """Instructions by name, and how many there are in the longest loop: up to a jump back, from its target."""
+    """Instructions by name, and how many the longest loop has: from the target of a jump back to it."""
     operations: Counter[str] = Counter()
     labels: dict[str, int] = {}
     loop = place = 0

@@ -9,13 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.noise.variant import WrongResultError
+from benchmarks.training_step.insertion import insert_ours
 from benchmarks.training_step.naive_layer import insert_naive_noise, naive_loss
 from benchmarks.training_step.networks import Network, draw_batch
-from bmrs_torch import elbo_loss, insert_noise, parameter_groups
+from bmrs_torch import elbo_loss, parameter_groups
 
 WITHOUT, OURS, NAIVE = "without noise", "bmrs_torch", "naive"
 TRAINING_SET = 50_000
 LEARNING_RATE = 1e-3
+
+GRAPH = ", graph"
+"""What the names of steps that a CUDA graph replays end with."""
+
+WARM_UP = 3
+"""Steps before a capture, as torch asks for: they compile, and allocate what stays."""
 
 Loss = Callable[[Tensor, nn.Module], Tensor]
 
@@ -31,10 +39,13 @@ class Adam:
     groups : bool
         With the package's noise, weights and noise in groups of their own, as `parameter_groups` makes them
         and the package recommends.
+    capturable : bool
+        Counting its steps on the device, as a captured graph must.
     """
 
     fused: bool = False
     groups: bool = True
+    capturable: bool = False
 
 
 class Step:
@@ -80,13 +91,51 @@ class Step:
         self._optimizer.step()
 
 
+class GraphedStep:
+    """A step that a CUDA graph replays whole: its `forward` is everything, its `backward` nothing.
+
+    Parameters
+    ----------
+    step : Step
+        On a CUDA device, with an optimizer that is capturable; it trains a few steps on the way.
+
+    Raises
+    ------
+    WrongResultError
+        If the loss of a replay is not finite.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.model = step.model
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                step.backward(step.forward())
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = step.forward()
+            step.backward(self._loss)
+        if not bool(self.forward().isfinite()):
+            raise WrongResultError("the loss of its captured graph is not finite")
+
+    def forward(self) -> Tensor:
+        """Replay the step; the loss that it computed."""
+        self._graph.replay()
+        return self._loss
+
+    def backward(self, loss: Tensor) -> None:
+        """Do nothing: it is done."""
+
+
 def _ours(nll_mean: Tensor, model: nn.Module) -> Tensor:
     return elbo_loss(nll_mean, model, num_samples=TRAINING_SET)
 
 
 VARIANTS: dict[str, tuple[Callable[[nn.Module], nn.Module], Loss]] = {
     WITHOUT: (lambda model: model, lambda nll_mean, _: nll_mean),
-    OURS: (insert_noise, _ours),
+    OURS: (insert_ours, _ours),
     NAIVE: (insert_naive_noise, naive_loss),
 }
 
@@ -99,5 +148,7 @@ def make_step(name: str, network: Network, adam: Adam, seed: int, device: torch.
     parameters = (
         parameter_groups(model, LEARNING_RATE) if adam.groups and name == OURS else model.parameters()
     )
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=adam.fused or None)
+    optimizer = torch.optim.Adam(
+        parameters, lr=LEARNING_RATE, fused=adam.fused or None, capturable=adam.capturable
+    )
     return Step(model, loss, draw_batch(network, seed, device), optimizer)

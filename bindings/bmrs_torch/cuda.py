@@ -88,9 +88,7 @@ def divergence(
     gradients = mu.new_empty((2, structures if want_gradients else 0))
     with current(mu.device):
         places = _places(sizes, bounds, mu.device)[:2]
-        parameters_gpu.divergence(
-            (mu, log_sigma, mask), places, sums, gradients if want_gradients else None
-        )
+        parameters_gpu.divergence((mu, log_sigma, mask), places, sums, gradients if want_gradients else None)
     values, kept = sums.sum(2, dtype=torch.float64)
     return values, kept.to(torch.int64), gradients
 
@@ -116,7 +114,7 @@ def noise_mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float, *, gra
 def _places(
     sizes: tuple[int, ...], bounds: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where layers of these sizes start, their bounds, the layer of each structure; copied to the device once."""
+    """Where layers start, their bounds, the layer of each structure; copied to the device once."""
     starts = torch.tensor([0, *itertools.accumulate(sizes)], dtype=torch.int32)
     layer_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     return starts.to(device), torch.tensor(bounds, dtype=torch.float32).to(device), layer_of.to(device)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIZES", "Sizes", "noise_backward", "noise_forward"]
 
+
 class Sizes(NamedTuple):
     """How much a program does at a time.
 
@@ -59,13 +60,19 @@ class Sizes(NamedTuple):
 
 # The interpreter runs one program after the other, each at a price of its own: few, large ones.
 _LARGE = 1 << 16
-SIZES = Sizes(4 * _LARGE, 4 * _LARGE, _LARGE, _LARGE, 8, 8, _LARGE, _LARGE) if triton.knobs.runtime.interpret else Sizes()
+SIZES = (
+    Sizes(4 * _LARGE, 4 * _LARGE, _LARGE, _LARGE, 8, 8, _LARGE, _LARGE)
+    if triton.knobs.runtime.interpret
+    else Sizes()
+)
 """The sizes in use."""
 
 Parameters = tuple["Tensor", "Tensor", "Tensor"]
 
 
-def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, walk: Walk, layout: Layout) -> None:
+def noise_forward(
+    x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, walk: Walk, layout: Layout
+) -> None:
     """Write y.
 
     Parameters
@@ -91,7 +98,7 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
         tile = tile_of(SIZES.elements, walk.tokens, walk.structures, SIZES.widest_drawn)
         steps, groups = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk_drawn)
         blocks = _cdiv(walk.structures, tile.columns)
-        launch(element_columns, (groups * blocks,), 
+        launch(element_columns, (groups * blocks,),
             x, y, table, seed,
             walk.tokens, walk.elements, walk.structures // walk.unit, blocks, *bounds,
             *_both(walk, 2),
@@ -143,8 +150,14 @@ def _coefficients(parameters: Parameters, bounds: tuple[float, float]) -> Tensor
     """The table of coefficients."""
     structures = parameters[0].numel()
     table = parameters[0].new_empty((COEFFICIENTS, structures))
-    block = min(128, triton.next_power_of_2(structures)) if SIZES.table < _LARGE else triton.next_power_of_2(structures)
-    launch(coefficient_table, (_cdiv(structures, block),), *parameters, table, structures, *bounds, BLOCK=block)
+    block = (
+        min(128, triton.next_power_of_2(structures))
+        if SIZES.table < _LARGE
+        else triton.next_power_of_2(structures)
+    )
+    launch(
+        coefficient_table, (_cdiv(structures, block),), *parameters, table, structures, *bounds, BLOCK=block
+    )
     return table
 
 
@@ -158,9 +171,10 @@ def _noise(
     by_mu, by_log_sigma = (theta.new_empty(shape) for _ in range(2)) if gradients else (theta, theta)
     tile = tile_of(SIZES.table, walk.samples, structures, SIZES.widest_drawn)
     steps, groups = _steps(_cdiv(walk.samples, tile.rows), SIZES.walk)
-    launch(noise_table, (_cdiv(structures, tile.columns) * groups,), 
+    launch(noise_table, (_cdiv(structures, tile.columns) * groups,),
         *parameters, seed, theta, by_mu, by_log_sigma, walk.samples, structures, *bounds,
-        GRADIENTS=gradients, RUN=4 if structures % 4 == 0 else 1, WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+        GRADIENTS=gradients, RUN=4 if structures % 4 == 0 else 1,
+        WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
     return theta, by_mu, by_log_sigma
 
@@ -170,20 +184,22 @@ def _scale_forward(x: Tensor, y: Tensor, theta: Tensor, walk: Walk) -> None:
     if walk.columns:
         tile = tile_of(elements, walk.tokens, walk.structures, SIZES.widest)
         blocks, parts = _cdiv(walk.structures, tile.columns), _cdiv(walk.tokens, tile.rows)
-        launch(scale_columns, (blocks * parts * walk.samples,), 
+        launch(scale_columns, (blocks * parts * walk.samples,),
             x, y, theta, walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts,
             *_both(walk, 2), UNIT=walk.unit, ROWS=tile.rows, COLUMNS=tile.columns,
         )  # fmt: skip
         return
     tile = tile_of(elements, walk.rows, walk.elements, SIZES.widest)
     chunks = _cdiv(walk.elements, tile.columns)
-    launch(scale_rows, (_cdiv(walk.rows, tile.rows) * chunks,), 
+    launch(scale_rows, (_cdiv(walk.rows, tile.rows) * chunks,),
         x, y, theta, walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, chunks,
         *_both(walk, 2), UNIT=walk.unit, MERGED=walk.merged, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
 
 
-def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor, walk: Walk) -> tuple[Tensor, int]:
+def _scale_backward(
+    tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor, walk: Walk
+) -> tuple[Tensor, int]:
     """Write dx; return the sums of dy x, [rows, structures], and how many rows a sample has at a time."""
     dy, x, dx = tensors
     elements = _elements(SIZES.backward_bytes, x, walk)
@@ -195,15 +211,17 @@ def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor
         steps, parts = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk)
         blocks = _cdiv(walk.structures, tile.columns)
         sums = theta.new_empty((walk.samples * parts, walk.structures))
-        launch(scale_columns_backward, (blocks * parts * walk.samples,), 
-            dy, x, target, theta, sums, walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts,
+        launch(scale_columns_backward, (blocks * parts * walk.samples,),
+            dy, x, target, theta, sums,
+            walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts,
             *_both(walk, 3), WALK=steps, **common,
         )  # fmt: skip
         return sums, parts
     steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk)
     sums = theta.new_empty((splits * walk.samples * walk.positions, walk.structures))
-    launch(scale_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
-        dy, x, target, theta, sums, walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, splits,
+    launch(scale_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,),
+        dy, x, target, theta, sums,
+        walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, splits,
         *_both(walk, 3), WALK=steps, MERGED=walk.merged, **common,
     )  # fmt: skip
     return sums, walk.positions
@@ -230,7 +248,7 @@ def _element_backward(
         steps, parts = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk_drawn)
         blocks = _cdiv(walk.structures, tile.columns)
         sums = table.new_empty((2, parts, walk.structures))
-        launch(element_columns_backward, (blocks * parts,), 
+        launch(element_columns_backward, (blocks * parts,),
             dy, x, target, table, seed, sums,
             walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts, *bounds,
             *_both(walk, 3), WALK=steps, **common,
@@ -238,7 +256,7 @@ def _element_backward(
         return sums
     steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk_drawn)
     sums = table.new_empty((2, walk.samples * splits, walk.structures))
-    launch(element_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
+    launch(element_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,),
         dy, x, target, table, seed, sums,
         walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
         *_both(walk, 3), WALK=steps, MERGED=walk.merged, **common,
@@ -269,8 +287,17 @@ def _add_up(sums: Tensor, out: Tensor) -> None:
         steps, groups = _steps(_cdiv(parts, tile.rows), SIZES.walk)
         blocks = _cdiv(structures, tile.columns)
         target = out if groups == 1 else sums.new_empty((2, groups, structures))
-        launch(add_up, (blocks * groups, 2), 
-            sums, target, parts, structures, blocks, WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns
+        launch(
+            add_up,
+            (blocks * groups, 2),
+            sums,
+            target,
+            parts,
+            structures,
+            blocks,
+            WALK=steps,
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
         )
         if groups == 1:
             return
@@ -290,7 +317,7 @@ def _both(walk: Walk, tensors: int) -> tuple[Any, ...]:
 
 
 def _elements(tile_bytes: int, x: Tensor, walk: Walk) -> int:
-    """Elements of a tile; fewer where less than 16 bytes are accessed at a time, which takes more registers."""
+    """Elements of a tile; fewer where less than 16 bytes go at a time, which takes more registers."""
     elements = tile_bytes // x.element_size()
     return elements if walk.unit * x.element_size() >= WIDE else min(elements, tile_bytes // 8)
 

@@ -17,7 +17,12 @@ NVIDIA = ("sm_80", "sm_90", "sm_100")
 COMMON = ("maps", "tokens", "neurons", "map-elements")
 DRAWING = ("neurons", "map-elements")
 CASES = [
-    *((problem, dtype, target) for problem in COMMON for dtype in ("float32", "bfloat16") for target in TARGETS),
+    *(
+        (problem, dtype, target)
+        for problem in COMMON
+        for dtype in ("float32", "bfloat16")
+        for target in TARGETS
+    ),
     *((problem, "float16", target) for problem in COMMON for target in TARGETS if problem not in DRAWING),
     *((problem, "float16", "sm_90") for problem in DRAWING),
     *((problem, dtype, "sm_90") for problem in ("channels-last", "odd-maps") for dtype in DTYPES),
@@ -58,7 +63,10 @@ def test_kernels_of_the_parameters_stay_in_registers_in_single_precision(target:
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize(
     ("problem", "dtype"),
-    [*((problem, dtype) for problem in ROW_NOISE for dtype in DTYPES), *((problem, "float32") for problem in DRAWING)],
+    [
+        *((problem, dtype) for problem in ROW_NOISE for dtype in DTYPES),
+        *((problem, "float32") for problem in DRAWING),
+    ],
 )
 def test_memory_is_what_a_kernel_waits_for(problem: str, dtype: str, direction: str) -> None:
     found = cost(problem, dtype, direction, "sm_90")

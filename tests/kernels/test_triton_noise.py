@@ -1,4 +1,4 @@
-"""The GPU kernels in Triton's interpreter, beyond the contract: the same noise as on the CPU, whatever the tiles.
+"""The GPU kernels in Triton's interpreter, beyond the contract: the CPU's noise, whatever the tiles.
 
 Run by `test_triton_interpreter`, in a process of its own.
 """
@@ -16,20 +16,16 @@ from torch import Tensor
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs where TRITON_INTERPRET is 1", allow_module_level=True)
 
-import triton
-import triton.language as tl
-
 from bmrs_core import kl_divergence_grad, log_mean_grad, mean, philox
 from bmrs_kernels import noise_gpu
 from bmrs_kernels.contract import SHARES, Layout
-from bmrs_kernels.triton_formulas import log_of_tail
-from bmrs_kernels.triton_philox import tile_words
 from bmrs_torch import cpu, cuda
 from tests.kernels.noise_tolerances import tolerances
+from tests.kernels.triton_draw_probes import log_probe, word_probe
 
 EPS = 2.0**-23
 SEED = torch.tensor([-1234567890123456789])
-# Between them: rows and columns, both with and without aligned runs of four, channels last, each drawn or not.
+# Between them: rows and columns, both with and without aligned runs of four, each drawn or not.
 SHAPES = [((6, 40), 1), ((5, 10), 1), ((3, 4, 6, 6), 1), ((3, 5, 7, 7), 1), ((2, 30, 12), 2), ((2, 9, 7), 2)]
 WALKS = pytest.mark.parametrize(
     ("shape", "axis", "channels_last"),
@@ -37,14 +33,6 @@ WALKS = pytest.mark.parametrize(
     ids=str,
 )
 EVERY_SHARE = pytest.mark.parametrize("share", SHARES)
-
-
-@triton.jit
-def word_probe(seed_ptr, out_ptr, first, step, ROWS: tl.constexpr, COLUMNS: tl.constexpr, RUN: tl.constexpr):
-    row = tl.arange(0, ROWS)[:, None, None].to(tl.int64)
-    words = tile_words(tl.load(seed_ptr), first + row * COLUMNS * step, step, COLUMNS, RUN)
-    place = tl.arange(0, COLUMNS // RUN)[None, :, None] * RUN + tl.arange(0, RUN)[None, None, :]
-    tl.store(out_ptr + row * COLUMNS + place, words.to(tl.int64))
 
 
 @pytest.mark.parametrize("first", [0, 40, 2**33 - 8, 2**34 + 4])
@@ -55,12 +43,6 @@ def test_words_are_those_of_the_cpu_bit_for_bit(first: int, run: int, step: int)
     word_probe[(1,)](SEED, out, first, step, ROWS=rows, COLUMNS=columns, RUN=run)
     expected = philox.words(int(SEED), first, rows * columns * step)[::step]
     assert np.array_equal(out.numpy(), expected.astype(np.int64))
-
-
-@triton.jit
-def log_probe(x_ptr, out_ptr, BLOCK: tl.constexpr):
-    i = tl.arange(0, BLOCK)
-    tl.store(out_ptr + i, log_of_tail(tl.load(x_ptr + i)))
 
 
 def test_the_logarithm_of_a_tail_is_within_an_eps() -> None:
@@ -91,7 +73,9 @@ def values(shape: tuple[int, ...], channels_last: bool = False) -> tuple[Tensor,
 
 def both_passes(module: Any, x: Tensor, dy: Tensor, layout: Layout) -> tuple[Tensor, ...]:
     own = parameters(x.shape[layout.axis])
-    return module.noise_forward(x, *own, SEED, layout), *module.noise_backward(dy, x, *own, SEED, layout, True)
+    return module.noise_forward(x, *own, SEED, layout), *module.noise_backward(
+        dy, x, *own, SEED, layout, True
+    )
 
 
 @WALKS
@@ -120,7 +104,14 @@ def test_the_size_of_tiles_changes_no_noise_and_no_sum_beyond_rounding(
     layout = Layout(axis, share, -20.0, 0.0)
     whole = both_passes(cuda, x, dy, layout)
     tiny = noise_gpu.Sizes(
-        forward_bytes=256, backward_bytes=256, elements=128, table=64, walk=2, walk_drawn=2, widest=16, widest_drawn=16
+        forward_bytes=256,
+        backward_bytes=256,
+        elements=128,
+        table=64,
+        walk=2,
+        walk_drawn=2,
+        widest=16,
+        widest_drawn=16,
     )
     monkeypatch.setattr(noise_gpu, "SIZES", tiny)
     pieces = both_passes(cuda, x, dy, layout)
@@ -163,7 +154,10 @@ def test_the_divergence_of_layers_and_its_gradient() -> None:
         value, d_mu, d_sigma = kl_divergence_grad(m, sigma, log_a=bounds[0][layer], log_b=bounds[1][layer])
         # Measured: 2e-7 of the sum; 2.2 eps of the derivative by mu in units of sigma, 6 eps by log sigma.
         assert abs(float(found[layer]) / value.sum() - 1) <= 16 * EPS
-        for ours, exact in ((by_mu[alive].numpy() * sigma, d_mu * sigma), (by_log_sigma[alive].numpy(), d_sigma * sigma)):
+        for ours, exact in (
+            (by_mu[alive].numpy() * sigma, d_mu * sigma),
+            (by_log_sigma[alive].numpy(), d_sigma * sigma),
+        ):
             assert np.max(np.abs(ours - exact) / np.maximum(1.0, np.abs(exact))) <= 16 * EPS
         assert not by_mu[~alive].any()
         assert not by_log_sigma[~alive].any()
@@ -174,7 +168,9 @@ def test_the_divergence_of_what_cannot_be_computed_is_nan(mu: float, log_sigma: 
     mus, log_sigmas = torch.zeros(2, 3), torch.zeros(2, 3)
     mus[1, 2], log_sigmas[1, 2] = mu, log_sigma
     ones = torch.ones(2, 3)
-    values, _, gradients = cuda.divergence((list(mus), list(log_sigmas), list(ones)), ((-20.0,) * 2, (0.0,) * 2), True)
+    values, _, gradients = cuda.divergence(
+        (list(mus), list(log_sigmas), list(ones)), ((-20.0,) * 2, (0.0,) * 2), True
+    )
     assert values.isnan().tolist() == [False, True]
     assert gradients.isnan().any(0).tolist() == [False] * 5 + [True]
 
@@ -197,7 +193,10 @@ def test_the_mean_of_the_noise_and_its_gradient() -> None:
     _, d_mu, d_sigma = log_mean_grad(m, sigma)
     by_mu, by_log_sigma = cuda.noise_mean(mu, log_sigma, -20.0, 0.0, gradients=True).numpy()
     assert np.max(np.abs(by_mu / exact - d_mu)) <= 32 * EPS
-    assert np.max(np.abs(by_log_sigma / exact - d_sigma * sigma) / np.maximum(1.0, np.abs(d_sigma * sigma))) <= 32 * EPS
+    assert (
+        np.max(np.abs(by_log_sigma / exact - d_sigma * sigma) / np.maximum(1.0, np.abs(d_sigma * sigma)))
+        <= 32 * EPS
+    )
 
 
 def test_the_mean_of_unusable_parameters_is_nan() -> None:
