@@ -6,9 +6,10 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton comes with a CUDA build of torch, or from .ci/triton.txt")
 
+from benchmarks.aot import __main__ as aot
 from benchmarks.aot.budget import cost
 from benchmarks.aot.compilation import TARGETS, compile_launch
-from benchmarks.aot.problems import DTYPES, PROBLEMS, launches, parameter_launches
+from benchmarks.aot.problems import DTYPES, PROBLEMS, Problem, launches, parameter_launches
 from benchmarks.aot.resources import Resources, resources
 from bmrs_kernels.launch import Launch
 
@@ -74,3 +75,29 @@ def test_memory_is_what_a_kernel_waits_for(problem: str, dtype: str, direction: 
     if PROBLEMS[problem].wide:
         assert found.resources.wide_stores == found.stores_due
         assert found.resources.wide_loads >= found.loads_due
+
+
+def test_the_command_prints_what_was_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert aot.main(["--problem", "maps", "--dtype", "float32"]) == 0
+    printed = capsys.readouterr().out
+    found = cost("maps", "float32", "backward", "sm_90")
+    assert f"{found.instructions:.1f}" in printed
+    assert f"{found.budget:.0f}" in printed
+    assert max(map(len, printed.splitlines())) <= 120
+
+
+# Tensors whose axes, strides or numbers of programs are 1 are compiled with other constants.
+UNUSUAL = {
+    "five axes": Problem("", (4, 3, 8, 14, 14), 2, "sample"),
+    "five axes, per element": Problem("", (4, 3, 8, 14, 14), 2, "element"),
+    "one structure": Problem("", (4, 1, 14, 14), 1, "sample"),
+    "one sample": Problem("", (1, 5, 14, 14), 1, "batch"),
+    "one element": Problem("", (1, 1), 1, "sample"),
+    "few": Problem("", (7, 3), 1, "element"),
+}
+
+
+@pytest.mark.parametrize("problem", UNUSUAL)
+def test_unusual_shapes_compile(problem: str) -> None:
+    for launch in launches(UNUSUAL[problem], "float32"):
+        found_in(launch, "sm_90")
