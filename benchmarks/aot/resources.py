@@ -14,7 +14,10 @@ import triton
 
 __all__ = ["Resources", "resources"]
 
-_INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]+)\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)[^;]*?(?:0x([0-9a-f]+))?\s*;")
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*);")
+_LABEL = re.compile(r"^(\.L_\w+):")
+_TARGET = re.compile(r"`\((\.L_\w+)\)")
+_BYTES = re.compile(r"REG:(\d+) STACK:(\d+)")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Resources:
         Bytes of shared memory per program.
     instructions : int
         In the whole kernel; 0 where the disassembler cannot tell.
+    loop : int
+        Of these, in the longest loop; 0 where there is none or the disassembler cannot tell.
     float64 : int
         Instructions in double precision.
     wide_loads, narrow_loads, wide_stores, narrow_stores : int
@@ -43,6 +48,7 @@ class Resources:
     spilled: int
     shared: int
     instructions: int
+    loop: int
     float64: int
     wide_loads: int
     narrow_loads: int
@@ -57,37 +63,46 @@ def resources(compiled: Any) -> Resources:
 
 
 def _nvidia(compiled: Any) -> Resources:
-    from triton.backends.nvidia.compiler import get_ptxas
-
-    arch = compiled.metadata.target.arch
-    ptx: str = compiled.asm["ptx"]
-    with tempfile.TemporaryDirectory() as folder:
-        source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        source.write_text(ptx)
-        binary.write_bytes(compiled.asm["cubin"])
-        name = f"sm_{arch}a" if arch >= 90 else f"sm_{arch}"
-        report = _run(get_ptxas(arch).path, "-v", f"--gpu-name={name}", str(source), "-o", "/dev/null").stderr
-        disassembler = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"
-        listing = _run(str(disassembler), "-c", str(binary)).stdout
-    found = re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
-    used = re.search(r"Used (\d+) registers", report)
-    if found is None or used is None:
-        raise RuntimeError(f"the assembler's report is not understood: {report}")
-    operations = Counter(
-        match[2] for line in listing.splitlines() if (match := _INSTRUCTION.match(line)) and match[2] != "NOP"
-    )
+    folder = Path(triton.__file__).parent / "backends/nvidia/bin"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as binary:
+        Path(binary.name).write_bytes(compiled.asm["cubin"])
+        usage = _run(str(folder / "cuobjdump"), "-res-usage", binary.name)
+        listing = _run(str(folder / "nvdisasm"), "-c", binary.name)
+    found = _BYTES.search(usage)
+    if found is None:
+        raise RuntimeError(f"the report of cuobjdump is not understood: {usage}")
+    operations, loop = _listed(listing)
     return Resources(
-        registers=int(used[1]),
-        spilled=sum(map(int, found.groups())),
+        registers=int(found[1]),
+        spilled=int(found[2]) + sum(n for name, n in operations.items() if name.startswith(("LDL", "STL"))),
         shared=compiled.metadata.shared,
         instructions=sum(operations.values()),
-        float64=len(re.findall(r"\.f64", ptx)),
+        loop=loop,
+        float64=len(re.findall(r"\.f64", compiled.asm["ptx"])),
         wide_loads=_count(operations, "LDG", wide=True),
         narrow_loads=_count(operations, "LDG", wide=False),
         wide_stores=_count(operations, "STG", wide=True),
         narrow_stores=_count(operations, "STG", wide=False),
         operations=operations,
     )
+
+
+def _listed(listing: str) -> tuple[Counter[str], int]:
+    """Instructions by name, and how many the longest loop has: from the target of a jump back to it."""
+    operations: Counter[str] = Counter()
+    labels: dict[str, int] = {}
+    loop = place = 0
+    for line in listing.splitlines():
+        if label := _LABEL.match(line):
+            labels[label[1]] = place
+        elif (found := _INSTRUCTION.match(line)) and found[1] != "NOP":
+            operations[found[1]] += 1
+            place += 1
+            target = _TARGET.search(found[2])
+            if found[1].startswith("BRA") and target and target[1] in labels:
+                loop = max(loop, place - labels[target[1]])
+    # Every kernel ends with a jump to itself.
+    return operations, loop if loop > 1 else 0
 
 
 def _count(operations: Counter[str], kind: str, *, wide: bool) -> int:
@@ -119,6 +134,7 @@ def _amd(compiled: Any) -> Resources:
         spilled=number("private_segment_fixed_size") + number("vgpr_spill_count"),
         shared=compiled.metadata.shared,
         instructions=sum(operations.values()),
+        loop=0,
         float64=sum(count for name, count in operations.items() if "_f64" in name),
         wide_loads=accesses("load", wide=True),
         narrow_loads=accesses("load", wide=False),
@@ -128,5 +144,5 @@ def _amd(compiled: Any) -> Resources:
     )
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=True)
+def _run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

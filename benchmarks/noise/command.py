@@ -71,7 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N,C,…",
         help="with one --op: this shape instead of its own; may be repeated",
     )
-    add("--dtype", action="append", choices=DTYPES, help="of the activations (default: float32)")
+    add(
+        "--dtype",
+        action="append",
+        choices=DTYPES,
+        help="of the activations (default: float32; on a GPU bfloat16, too, where there are activations)",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--no-compile", action="store_true", help="without torch.compile of the naive formula")
     add("--compare", type=Path, metavar="FILE", help="an earlier run's --json, to print ratios to")
@@ -90,13 +95,19 @@ def _problems(options: argparse.Namespace) -> list[Problem]:
     if options.device == "cuda" and "arrays" in ops:
         raise ProblemError("--op arrays runs on the CPU only")
     device = torch.device(options.device)
-    dtypes = options.dtype or ["float32"]
     return [
-        Problem(op, shape, "float64" if op == "arrays" else dtype, device, options.seed)
+        Problem(op, shape, dtype, device, options.seed)
         for op in dict.fromkeys(ops)
-        for shape in options.shape or OPS[op].shapes
-        for dtype in (dtypes[:1] if op == "arrays" else dict.fromkeys(dtypes))
+        for shape in options.shape or OPS[op].shapes_on(options.device)
+        for dtype in _dtypes(op, options)
     ]
+
+
+def _dtypes(op: str, options: argparse.Namespace) -> list[str]:
+    if op == "arrays":
+        return ["float64"]
+    both = options.device == "cuda" and OPS[op].share is not None
+    return list(dict.fromkeys(options.dtype or (["float32", "bfloat16"] if both else ["float32"])))
 
 
 def _run(

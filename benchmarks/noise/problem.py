@@ -31,6 +31,11 @@ class Op:
     shapes: tuple[tuple[int, ...], ...]
     axes: range
     share: Share | None = None
+    gpu_shapes: tuple[tuple[int, ...], ...] = ()
+
+    def shapes_on(self, device: str) -> tuple[tuple[int, ...], ...]:
+        """The shapes for a device: a GPU takes larger ones to be busy."""
+        return self.gpu_shapes if device == "cuda" and self.gpu_shapes else self.shapes
 
 
 OPS = {
@@ -39,9 +44,16 @@ OPS = {
         ((32, 64, 56, 56), (128, 150), (64, 197, 768)),
         range(2, 6),
         "sample",
+        ((64, 256, 56, 56), (64, 197, 768), (4096, 4096)),
     ),
-    "elements": Op("one θ per element", ((32, 64, 56, 56),), range(2, 6), "element"),
-    "batch": Op("one θ per structure, for the whole batch", ((32, 64, 56, 56),), range(2, 6), "batch"),
+    "elements": Op("one θ per element", ((32, 64, 56, 56),), range(2, 6), "element", ((64, 256, 56, 56),)),
+    "batch": Op(
+        "one θ per structure, for the whole batch",
+        ((32, 64, 56, 56),),
+        range(2, 6),
+        "batch",
+        ((64, 256, 56, 56),),
+    ),
     "kl": Op("KL divergence of a model, layers × structures", ((50, 512),), range(2, 3)),
     "arrays": Op("bmrs_core on arrays, elements", ((200_000,),), range(1, 2)),
 }

@@ -18,7 +18,7 @@ from benchmarks.noise.command import PACKAGES
 from benchmarks.noise.record import run_record, write
 from benchmarks.noise.table import console
 from benchmarks.training_step.measurement import Settings, measure
-from benchmarks.training_step.networks import NETWORKS
+from benchmarks.training_step.networks import LARGE_NETWORKS, NETWORKS
 from benchmarks.training_step.steps import FREE, NAIVE, OURS, Adam
 from benchmarks.training_step.table import LEGEND, draw_figure, print_results, record
 
@@ -46,9 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     on.print(f"{machine}; {thread_text(options.threads)}, seed {options.seed}")
     on.print(", ".join(f"{name} {number}" for name, number in installed.items()))
     on.print(f"\n{LEGEND}\n")
-    chosen = dict.fromkeys(options.network or NETWORKS)
+    networks = NETWORKS | LARGE_NETWORKS
+    chosen = dict.fromkeys(options.network or (networks if device.type == "cuda" else NETWORKS))
     with limited_threads(options.threads):
-        results = [measure(key, NETWORKS[key], (OURS, FREE, NAIVE), settings) for key in chosen]
+        results = [measure(key, networks[key], (OURS, FREE, NAIVE), settings) for key in chosen]
     print_results(on, results)
     if options.json is not None:
         about = {
@@ -67,7 +68,12 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks training-step", description=__doc__)
     add = parser.add_argument
-    add("--network", action="append", choices=NETWORKS, help="only this one; may be repeated")
+    add(
+        "--network",
+        action="append",
+        choices=[*NETWORKS, *LARGE_NETWORKS],
+        help=f"only this one; may be repeated (default: all, {', '.join(LARGE_NETWORKS)} on a GPU only)",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--fused", action="store_true", help="fused Adam for all, instead of torch's default")
     add(

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.training_step.insertion import placements
 from benchmarks.training_step.networks import BATCH
-from bmrs_torch import kl_divergence, plan_insertion
-from bmrs_torch.layer import INITIAL_LOG_SIGMA, INITIAL_MU, MultiplicativeNoise
+from bmrs_core import kl_divergence
+from bmrs_torch.layer import INITIAL_LOG_SIGMA, INITIAL_MU
 
 
 class _Free(torch.autograd.Function):
@@ -31,7 +32,7 @@ class _Free(torch.autograd.Function):
 
 
 class FreeSources:
-    """θ, KL and gradients of the layers of a model, made once.
+    """θ, KL and gradients of the layers of a model, made at their first use.
 
     Parameters
     ----------
@@ -39,18 +40,31 @@ class FreeSources:
         In the order of the forward pass; the first asks for all.
     """
 
+    theta: list[Tensor]
+    kl: Tensor
+    gradients: Tensor
+
     def __init__(self, layers: list[FreeNoise]) -> None:
-        sizes = [layer.mu.numel() for layer in layers]
+        self._layers = layers
+        self.splits = 2 * [layer.mu.numel() for layer in layers]
         self.parameters = [*(layer.mu for layer in layers), *(layer.log_sigma for layer in layers)]
-        self.theta = [torch.full((BATCH, size), 0.99) for size in sizes]
-        self.kl = sum((kl_divergence(MultiplicativeNoise(size)).detach() for size in sizes), torch.zeros(()))
-        self.splits = 2 * sizes
-        self.gradients = torch.full((sum(self.splits),), 1e-4)
         self.given: tuple[Tensor, ...] = ()
 
     def give(self) -> None:
         """Hand out for one step."""
+        if not self.given:
+            self._make()
         self.given = _Free.apply(self, *self.parameters)  # type: ignore[no-untyped-call]
+
+    def _make(self) -> None:
+        device = self.parameters[0].device
+        self.theta = [torch.ones(BATCH, layer.mu.numel(), device=device) for layer in self._layers]
+        mu, sigma = (
+            torch.cat([one.detach().double().cpu() for one in half])
+            for half in (self.parameters[: len(self._layers)], self.parameters[len(self._layers) :])
+        )
+        self.kl = kl_divergence(mu, sigma.exp()).sum().to(device)
+        self.gradients = torch.full((sum(self.splits),), 1e-4, device=device)
 
 
 class FreeNoise(nn.Module):
@@ -60,29 +74,32 @@ class FreeNoise(nn.Module):
     ----------
     num_structures : int
         Neurons or filters.
+    axis : int
+        Axis of the activations that counts them.
     """
 
-    def __init__(self, num_structures: int) -> None:
+    def __init__(self, num_structures: int, axis: int) -> None:
         super().__init__()
         self.mu = nn.Parameter(torch.full((num_structures,), INITIAL_MU))
         self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
+        self.axis, self.place = axis, 0
         self.sources: FreeSources | None = None
-        self.place = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply; structures on axis 1."""
+        """Multiply."""
         assert self.sources is not None
         if self.place == 0:
             self.sources.give()
         theta = self.sources.given[self.place]
-        return x * theta.view(theta.shape + (1,) * (x.ndim - 2))
+        axis = self.axis % x.ndim
+        return x * theta.view(tuple(n if i in (0, axis) else 1 for i, n in enumerate(x.shape)))
 
 
 def insert_free_noise(model: nn.Module) -> nn.Module:
-    """Put free noise where :func:`bmrs_torch.insert_noise` puts the package's."""
+    """Put free noise where the package's goes."""
     layers = []
-    for placement in plan_insertion(model).placements:
-        noise = FreeNoise(placement.num_structures)
+    for placement in placements(model):
+        noise = FreeNoise(placement.num_structures, placement.axis)
         model.set_submodule(placement.name, nn.Sequential(model.get_submodule(placement.name), noise))
         layers.append(noise)
     sources = FreeSources(layers)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,10 +15,12 @@ from benchmarks.measuring.clocks import Clock, Laps, clock_of, enough_passes, no
 from benchmarks.measuring.turns import Spread, take_turns
 from benchmarks.noise.variant import WrongResultError
 from benchmarks.training_step.networks import Network
-from benchmarks.training_step.steps import TRAINING_SET, WITHOUT, Adam, Step, make_step
+from benchmarks.training_step.steps import GRAPH, TRAINING_SET, WITHOUT, Adam, GraphedStep, Step, make_step
 from bmrs_core import kl_divergence
 
-# At the start μ = 0, log σ = −5: θ lies about half a per cent below 1, and eight layers of it change little.
+# log σ while a step is checked: θ lies so little below 1 that fifty layers of it change next to nothing. Half
+# a per cent below, where it starts, they turn the gradient of a deep network with random weights around.
+STILL = -14.0
 SAME_LOSS, SAME_DIRECTION = 0.05, 0.95
 # The naive KL is a float32 formula.
 SAME_KL = 1e-3
@@ -58,28 +61,50 @@ class Settings:
 
 
 def measure(key: str, network: Network, variants: tuple[str, ...], settings: Settings) -> NetworkResult:
-    """Check the variants, let them take turns."""
+    """Check the variants, let them take turns; on a GPU each twice, launched one by one and as a graph."""
     make = partial(make_step, network=network, adam=settings.adam, seed=settings.seed, device=settings.device)
-    plain = make(WITHOUT)
-    ready, left_out = {WITHOUT: plain}, {}
+    ready: dict[str, Step | GraphedStep] = {WITHOUT: make(WITHOUT)}
+    left_out = {}
     for name in variants:
         reason = wrong(make(name), make(WITHOUT))
         if reason is None:
             ready[name] = make(name)
         else:
             left_out[name] = f"not reported, {reason}"
+    if settings.device.type == "cuda":
+        capturable = partial(make, adam=replace(settings.adam, capturable=True))
+        for name in list(ready):
+            captured = _captured(partial(capturable, name))
+            if isinstance(captured, str):
+                left_out[name + GRAPH] = captured
+            else:
+                ready[name + GRAPH] = captured
     clock = clock_of(settings.device)
     batches = {name: partial(_batch, clock, step, _passes(clock, step)) for name, step in ready.items()}
     taken = take_turns(batches, rounds=settings.rounds, seconds=settings.seconds)
-    timings = tuple(_timing(name, turns, taken[WITHOUT]) for name, turns in taken.items())
+    timings = tuple(_timing(name, turns, taken[_baseline(name, taken)]) for name, turns in taken.items())
     return NetworkResult(key, network, timings, left_out)
+
+
+def _captured(make: Callable[[], Step]) -> GraphedStep | str:
+    """Capture a step, or tell why it cannot be."""
+    try:
+        return GraphedStep(make())
+    except (RuntimeError, WrongResultError) as error:  # torch says at length what cannot be captured
+        return f"not captured: {str(error).strip().splitlines()[0][:160]}"
+
+
+def _baseline(name: str, taken: Mapping[str, object]) -> str:
+    """What a variant is compared with: the step without noise, likewise a graph if that could be captured."""
+    graphed = WITHOUT + GRAPH
+    return graphed if name.endswith(GRAPH) and graphed in taken else WITHOUT
 
 
 def wrong(step: Step, plain: Step) -> str | None:
     """Say what is wrong with a step with noise, None if nothing is.
 
-    At the start θ lies next to 1: the loss without the KL and the gradients of the weights must nearly be
-    those of the network without noise, and the KL must be that of bmrs_core.
+    With θ next to 1 the loss without the KL and the gradients of the weights must nearly be those of the
+    network without noise, and the KL must be that of bmrs_core. The step keeps the noise of the check.
     """
     try:
         _check(step, plain)
@@ -89,8 +114,11 @@ def wrong(step: Step, plain: Step) -> str | None:
 
 
 def _check(step: Step, plain: Step) -> None:
-    loss, plain_loss = step.forward(), plain.forward()
     noise = _noise_parameters(step.model)
+    with torch.no_grad():
+        for log_sigma in noise[1::2]:
+            log_sigma.fill_(STILL)
+    loss, plain_loss = step.forward(), plain.forward()
     mu, sigma = noise[0].detach().double().cpu().numpy(), noise[1].detach().double().exp().cpu().numpy()
     divergence = float(kl_divergence(mu[:1], sigma[:1])[0])
     # All structures start alike, so that the mean over them is the KL of any.
@@ -122,11 +150,11 @@ def _direction(parameters: list[nn.Parameter]) -> NDArray[np.float64]:
     return joined / float(np.linalg.norm(joined))
 
 
-def _passes(clock: Clock, step: Step) -> int:
+def _passes(clock: Clock, step: Step | GraphedStep) -> int:
     return max(CONSECUTIVE, enough_passes(clock, step.forward, step.backward, nothing))
 
 
-def _batch(clock: Clock, step: Step, passes: int) -> Laps:
+def _batch(clock: Clock, step: Step | GraphedStep, passes: int) -> Laps:
     """Train for some steps in a row, the first of them untimed: another network's lies in the caches."""
     clock.batch(step.forward, step.backward, 1, nothing)
     return clock.batch(step.forward, step.backward, passes, nothing)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.noise import naive
-from bmrs_torch import plan_insertion
+from benchmarks.training_step.insertion import placements
 from bmrs_torch.layer import INITIAL_LOG_SIGMA, INITIAL_MU
 
 
@@ -33,8 +33,8 @@ class NaiveNoise(nn.Module):
 
 
 def insert_naive_noise(model: nn.Module) -> nn.Module:
-    """Put naive noise where :func:`bmrs_torch.insert_noise` puts the package's."""
-    for placement in plan_insertion(model).placements:
+    """Put naive noise where the package's goes."""
+    for placement in placements(model):
         layer = model.get_submodule(placement.name)
         noise = NaiveNoise(placement.num_structures, placement.axis)
         model.set_submodule(placement.name, nn.Sequential(layer, noise))

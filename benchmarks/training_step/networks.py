@@ -1,4 +1,4 @@
-"""The networks of Table 3 (paper, App. C), and what the paper measured for them."""
+"""The networks of the paper's App. C, and what the paper measured for them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from benchmarks.training_step.large_networks import ResNet50, ViT
+
 BATCH = 32
 CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of Table 3.
+    """A network of the paper.
 
     Attributes
     ----------
@@ -25,7 +27,7 @@ class Network:
     image : tuple of int
         Shape of one image: channels, height, width.
     without, with_noise : float
-        Milliseconds per training step in Table 3, batch of 32, on the authors' GPU: without noise, and with
+        Milliseconds per training step in the paper, batch of 32, on the authors' GPU: without noise, and with
         noise (BMRS_N).
     """
 
@@ -75,6 +77,13 @@ NETWORKS = {
     "lenet5-1": Network("LeNet-5, 1 channel, MNIST", lambda: lenet5(1), GREY_32, 2.31, 11.39),
     "lenet5-3": Network("LeNet-5, 3 channels, CIFAR-10", lambda: lenet5(3), COLOUR_32, 4.73, 13.34),
 }
+
+COLOUR_224 = (3, 224, 224)
+LARGE_NETWORKS = {
+    "resnet50": Network("ResNet-50, CIFAR-10", lambda: ResNet50(CLASSES), COLOUR_224, 47.78, 329.84),
+    "vit-b16": Network("ViT-B/16, CIFAR-10", lambda: ViT(CLASSES), COLOUR_224, 254.50, 343.55),
+}
+"""For a GPU: a step of theirs takes a processor many seconds."""
 
 
 def draw_batch(network: Network, seed: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,14 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.noise.variant import WrongResultError
 from benchmarks.training_step.free_layer import free_loss, insert_free_noise
+from benchmarks.training_step.insertion import insert_ours
 from benchmarks.training_step.naive_layer import insert_naive_noise, naive_loss
 from benchmarks.training_step.networks import Network, draw_batch
-from bmrs_torch import elbo_loss, insert_noise, parameter_groups
+from bmrs_torch import elbo_loss, parameter_groups
 
 WITHOUT, OURS, FREE, NAIVE = "without noise", "bmrs_torch", "free draws", "naive"
 TRAINING_SET = 50_000
 LEARNING_RATE = 1e-3
+
+GRAPH = ", graph"
+"""What the names of steps that a CUDA graph replays end with."""
+
+WARM_UP = 3
+"""Steps before a capture, as torch asks for: they compile, and allocate what stays."""
 
 Loss = Callable[[Tensor, nn.Module], Tensor]
 
@@ -32,10 +40,13 @@ class Adam:
     groups : bool
         With the package's noise, weights and noise in groups of their own, as `parameter_groups` makes them
         and the package recommends.
+    capturable : bool
+        Counting its steps on the device, as a captured graph must.
     """
 
     fused: bool = False
     groups: bool = True
+    capturable: bool = False
 
 
 class Step:
@@ -81,13 +92,51 @@ class Step:
         self._optimizer.step()
 
 
+class GraphedStep:
+    """A step that a CUDA graph replays whole: its `forward` is everything, its `backward` nothing.
+
+    Parameters
+    ----------
+    step : Step
+        On a CUDA device, with an optimizer that is capturable; it trains a few steps on the way.
+
+    Raises
+    ------
+    WrongResultError
+        If the loss of a replay is not finite.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.model = step.model
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                step.backward(step.forward())
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = step.forward()
+            step.backward(self._loss)
+        if not bool(self.forward().isfinite()):
+            raise WrongResultError("the loss of its captured graph is not finite")
+
+    def forward(self) -> Tensor:
+        """Replay the step; the loss that it computed."""
+        self._graph.replay()
+        return self._loss
+
+    def backward(self, loss: Tensor) -> None:
+        """Do nothing: it is done."""
+
+
 def _ours(nll_mean: Tensor, model: nn.Module) -> Tensor:
     return elbo_loss(nll_mean, model, num_samples=TRAINING_SET)
 
 
 VARIANTS: dict[str, tuple[Callable[[nn.Module], nn.Module], Loss]] = {
     WITHOUT: (lambda model: model, lambda nll_mean, _: nll_mean),
-    OURS: (insert_noise, _ours),
+    OURS: (insert_ours, _ours),
     FREE: (insert_free_noise, lambda nll_mean, model: free_loss(nll_mean, model, TRAINING_SET)),
     NAIVE: (insert_naive_noise, naive_loss),
 }
@@ -103,5 +152,7 @@ def make_step(name: str, network: Network, adam: Adam, seed: int, device: torch.
         noise = [p for key, p in model.named_parameters() if key.endswith(("mu", "log_sigma"))]
         weights = [p for p in model.parameters() if all(p is not other for other in noise)]
         groups = [{"params": weights}, {"params": noise, "fused": True}]
-    optimizer = torch.optim.Adam(groups or model.parameters(), lr=LEARNING_RATE, fused=adam.fused or None)
+    optimizer = torch.optim.Adam(
+        groups or model.parameters(), lr=LEARNING_RATE, fused=adam.fused or None, capturable=adam.capturable
+    )
     return Step(model, loss, draw_batch(network, seed, device), optimizer)

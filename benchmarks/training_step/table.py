@@ -20,10 +20,11 @@ from benchmarks.training_step.steps import FREE, NAIVE, OURS, WITHOUT
 COLORS = {OURS: "#0072B2", FREE: "#56B4E9", NAIVE: "#D55E00", "paper": GREY}
 LEGEND = """\
 A step: zero the gradients, forward, loss with its KL, backward, Adam. ms: median, and the quantiles 20–80 %
-of the rounds. ÷ without: time over that without noise in the same round, the median of the rounds. paper:
-Table 3, BMRS_N ÷ None, on the authors' GPU. free draws: one multiplication a layer by noise made once, the
-floor for noise that torch multiplies by. naive: a draw per activation by erf and erfinv, in eager torch,
-KL layer by layer. Each was first checked: nearly the loss and the gradient of the network without noise."""
+of the rounds. ÷ without: time over that without noise in the same round, the median of the rounds; of a step
+that a CUDA graph replays (all of it is forward), over that of a graph. paper: BMRS_N ÷ None, on the authors'
+GPU. free draws: one multiplication a layer by noise made once, the floor for noise that torch multiplies by.
+naive: a draw per activation by erf and erfinv, in eager torch, KL layer by layer. Each was first checked:
+nearly the loss and the gradient of the network without noise."""
 
 
 def print_results(on: Console, results: Sequence[NetworkResult]) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -29,7 +31,7 @@ def noise_forward(
     """Y = x·θ·mask, with the memory layout of `x`."""
     if x.dtype == torch.float64:
         return reference_forward(x, mu, log_sigma, mask, seed, layout)
-    from bmrs_kernels import noise_gpu
+    noise_gpu = _kernels("noise_gpu")
 
     walked, y, found = _walked_forward(x, layout)
     if x.numel():
@@ -53,7 +55,7 @@ def noise_backward(
     """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted."""
     if x.dtype == torch.float64:
         return reference_backward(dy, x, mu, log_sigma, mask, seed, layout, want_dx)
-    from bmrs_kernels import noise_gpu
+    noise_gpu = _kernels("noise_gpu")
 
     dy, walked, dx, found = _walked_backward(dy, x, layout, want_dx)
     gradients = mu.new_empty((2, mu.numel()), dtype=torch.float32)
@@ -79,7 +81,7 @@ def divergence(
 
     Each structure's are computed in float32, and NaN where its parameters are unusable; the sums are float64.
     """
-    from bmrs_kernels import parameters_gpu
+    parameters_gpu = _kernels("parameters_gpu")
 
     mu, log_sigma, mask = (torch.cat([p.detach().float() for p in tensors]) for tensors in parameters)
     sizes = tuple(p.numel() for p in parameters[0])
@@ -88,9 +90,7 @@ def divergence(
     gradients = mu.new_empty((2, structures if want_gradients else 0))
     with current(mu.device):
         places = _places(sizes, bounds, mu.device)[:2]
-        parameters_gpu.divergence(
-            (mu, log_sigma, mask), places, sums, gradients if want_gradients else None
-        )
+        parameters_gpu.divergence((mu, log_sigma, mask), places, sums, gradients if want_gradients else None)
     values, kept = sums.sum(2, dtype=torch.float64)
     return values, kept.to(torch.int64), gradients
 
@@ -103,7 +103,7 @@ def weighted(gradients: Tensor, weights: Tensor, sizes: tuple[int, ...]) -> Tens
 
 def noise_mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float, *, gradients: bool) -> Tensor:
     """E[θ] of each structure, or its derivatives by mu and log sigma, (2, structures); float64."""
-    from bmrs_kernels import parameters_gpu
+    parameters_gpu = _kernels("parameters_gpu")
 
     first, second = as_arithmetic(torch.float32, mu.detach(), log_sigma.detach())
     out = first.new_empty((2, mu.numel()) if gradients else (mu.numel(),))
@@ -116,10 +116,23 @@ def noise_mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float, *, gra
 def _places(
     sizes: tuple[int, ...], bounds: tuple[tuple[float, ...], tuple[float, ...]], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where layers of these sizes start, their bounds, the layer of each structure; copied to the device once."""
+    """Where layers start, their bounds, the layer of each structure; copied to the device once."""
     starts = torch.tensor([0, *itertools.accumulate(sizes)], dtype=torch.int32)
     layer_of = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     return starts.to(device), torch.tensor(bounds, dtype=torch.float32).to(device), layer_of.to(device)
+
+
+def _kernels(name: str) -> ModuleType:
+    """A module of bmrs_kernels that needs Triton: imported when first needed, as not everyone has it."""
+    try:
+        return importlib.import_module(f"bmrs_kernels.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise ImportError(
+            "noise on a CUDA device needs Triton, which CUDA builds of torch bring on Linux but not everywhere; "
+            "install the release that belongs to this torch, or move the model to the CPU"
+        ) from error
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:

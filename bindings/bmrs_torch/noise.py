@@ -107,9 +107,9 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | N
     generator : torch.Generator, optional
         torch's default generator of the device if left out.
     device : torch.device, optional
-        Where the noise is wanted, if no generator says where to draw: a GPU draws its own seed, so that nothing
-        is copied or waited for and a captured graph draws anew at each replay. The CPU if left out, and for
-        devices other than GPUs.
+        Where the noise is wanted, if no generator says where to draw: a GPU draws its own seed, so that
+        nothing is copied or waited for and a captured graph draws anew at each replay. The CPU if left out,
+        and for devices other than GPUs.
 
     Returns
     -------

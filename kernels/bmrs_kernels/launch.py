@@ -39,7 +39,8 @@ def recorded() -> Iterator[list[Launch]]:
     For compiling ahead of time what would be launched; not for several threads at once.
     """
     global _recording  # noqa: PLW0603 the one switch there is, looked at by every launch
-    _recording = launches = []
+    launches: list[Launch] = []
+    _recording = launches
     try:
         yield launches
     finally:

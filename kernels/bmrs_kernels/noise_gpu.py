@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIZES", "Sizes", "noise_backward", "noise_forward"]
 
+
 class Sizes(NamedTuple):
     """How much a program does at a time.
 
@@ -40,30 +41,38 @@ class Sizes(NamedTuple):
         In a tile with a theta each: what the draws' intermediate results leave registers for.
     table : int
         Entries of a tile of a table or of partial sums.
-    walk : int
-        Tiles that a program walks at most, and so the partial sums it adds up one after the other.
+    walk, walk_drawn : int
+        Tiles that a program walks at most, and so the numbers it adds up one after the other; with a theta
+        each, coefficients are fetched for more of them.
     widest, widest_drawn : int
         Columns of a tile at most; with a theta each, so many structures' coefficients are held.
     """
 
     forward_bytes: int = 16384
     backward_bytes: int = 8192
-    elements: int = 1024
+    elements: int = 512
     table: int = 1024
     walk: int = 8
+    walk_drawn: int = 16
     widest: int = 1024
     widest_drawn: int = 128
 
 
 # The interpreter runs one program after the other, each at a price of its own: few, large ones.
 _LARGE = 1 << 16
-SIZES = Sizes(4 * _LARGE, 4 * _LARGE, _LARGE, _LARGE, 8, _LARGE, _LARGE) if triton.knobs.runtime.interpret else Sizes()
+SIZES = (
+    Sizes(4 * _LARGE, 4 * _LARGE, _LARGE, _LARGE, 8, 8, _LARGE, _LARGE)
+    if triton.knobs.runtime.interpret
+    else Sizes()
+)
 """The sizes in use."""
 
 Parameters = tuple["Tensor", "Tensor", "Tensor"]
 
 
-def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, walk: Walk, layout: Layout) -> None:
+def noise_forward(
+    x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, walk: Walk, layout: Layout
+) -> None:
     """Write y.
 
     Parameters
@@ -87,22 +96,22 @@ def noise_forward(x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, wa
     table = _coefficients(parameters, bounds)
     if walk.columns:
         tile = tile_of(SIZES.elements, walk.tokens, walk.structures, SIZES.widest_drawn)
-        steps, groups = _steps(_cdiv(walk.tokens, tile.rows))
+        steps, groups = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk_drawn)
         blocks = _cdiv(walk.structures, tile.columns)
-        launch(element_columns, (groups * blocks,), 
+        launch(element_columns, (groups * blocks,),
             x, y, table, seed,
             walk.tokens, walk.elements, walk.structures // walk.unit, blocks, *bounds,
             *_both(walk, 2),
-            UNIT=walk.unit, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+            UNIT=walk.unit, RUN=_run(walk), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
         )  # fmt: skip
         return
     tile = tile_of(SIZES.elements, walk.rows, walk.elements, SIZES.widest)
-    steps, splits = _steps(_cdiv(walk.elements, tile.columns))
+    steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk_drawn)
     launch(element_rows, (_cdiv(walk.rows, tile.rows) * splits,),
         x, y, table, seed,
         walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
         *_both(walk, 2),
-        UNIT=walk.unit, MERGED=walk.merged, RUN=_run(walk, x), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+        UNIT=walk.unit, MERGED=walk.merged, RUN=_run(walk), WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
 
 
@@ -141,8 +150,14 @@ def _coefficients(parameters: Parameters, bounds: tuple[float, float]) -> Tensor
     """The table of coefficients."""
     structures = parameters[0].numel()
     table = parameters[0].new_empty((COEFFICIENTS, structures))
-    block = min(128, triton.next_power_of_2(structures)) if SIZES.table < _LARGE else triton.next_power_of_2(structures)
-    launch(coefficient_table, (_cdiv(structures, block),), *parameters, table, structures, *bounds, BLOCK=block)
+    block = (
+        min(128, triton.next_power_of_2(structures))
+        if SIZES.table < _LARGE
+        else triton.next_power_of_2(structures)
+    )
+    launch(
+        coefficient_table, (_cdiv(structures, block),), *parameters, table, structures, *bounds, BLOCK=block
+    )
     return table
 
 
@@ -155,10 +170,11 @@ def _noise(
     theta = parameters[0].new_empty(shape)
     by_mu, by_log_sigma = (theta.new_empty(shape) for _ in range(2)) if gradients else (theta, theta)
     tile = tile_of(SIZES.table, walk.samples, structures, SIZES.widest_drawn)
-    steps, groups = _steps(_cdiv(walk.samples, tile.rows))
-    launch(noise_table, (_cdiv(structures, tile.columns) * groups,), 
+    steps, groups = _steps(_cdiv(walk.samples, tile.rows), SIZES.walk)
+    launch(noise_table, (_cdiv(structures, tile.columns) * groups,),
         *parameters, seed, theta, by_mu, by_log_sigma, walk.samples, structures, *bounds,
-        GRADIENTS=gradients, RUN=4 if structures % 4 == 0 else 1, WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
+        GRADIENTS=gradients, RUN=4 if structures % 4 == 0 else 1,
+        WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
     return theta, by_mu, by_log_sigma
 
@@ -168,20 +184,22 @@ def _scale_forward(x: Tensor, y: Tensor, theta: Tensor, walk: Walk) -> None:
     if walk.columns:
         tile = tile_of(elements, walk.tokens, walk.structures, SIZES.widest)
         blocks, parts = _cdiv(walk.structures, tile.columns), _cdiv(walk.tokens, tile.rows)
-        launch(scale_columns, (blocks * parts * walk.samples,), 
+        launch(scale_columns, (blocks * parts * walk.samples,),
             x, y, theta, walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts,
             *_both(walk, 2), UNIT=walk.unit, ROWS=tile.rows, COLUMNS=tile.columns,
         )  # fmt: skip
         return
     tile = tile_of(elements, walk.rows, walk.elements, SIZES.widest)
     chunks = _cdiv(walk.elements, tile.columns)
-    launch(scale_rows, (_cdiv(walk.rows, tile.rows) * chunks,), 
+    launch(scale_rows, (_cdiv(walk.rows, tile.rows) * chunks,),
         x, y, theta, walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, chunks,
         *_both(walk, 2), UNIT=walk.unit, MERGED=walk.merged, ROWS=tile.rows, COLUMNS=tile.columns,
     )  # fmt: skip
 
 
-def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor, walk: Walk) -> tuple[Tensor, int]:
+def _scale_backward(
+    tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor, walk: Walk
+) -> tuple[Tensor, int]:
     """Write dx; return the sums of dy x, [rows, structures], and how many rows a sample has at a time."""
     dy, x, dx = tensors
     elements = _elements(SIZES.backward_bytes, x, walk)
@@ -190,18 +208,20 @@ def _scale_backward(tensors: tuple[Tensor, Tensor, Tensor | None], theta: Tensor
     common = {"WANT_DX": dx is not None, "UNIT": walk.unit, "ROWS": tile.rows, "COLUMNS": tile.columns}
     target = x if dx is None else dx
     if walk.columns:
-        steps, parts = _steps(_cdiv(walk.tokens, tile.rows))
+        steps, parts = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk)
         blocks = _cdiv(walk.structures, tile.columns)
         sums = theta.new_empty((walk.samples * parts, walk.structures))
-        launch(scale_columns_backward, (blocks * parts * walk.samples,), 
-            dy, x, target, theta, sums, walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts,
+        launch(scale_columns_backward, (blocks * parts * walk.samples,),
+            dy, x, target, theta, sums,
+            walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts,
             *_both(walk, 3), WALK=steps, **common,
         )  # fmt: skip
         return sums, parts
-    steps, splits = _steps(_cdiv(walk.elements, tile.columns))
+    steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk)
     sums = theta.new_empty((splits * walk.samples * walk.positions, walk.structures))
-    launch(scale_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
-        dy, x, target, theta, sums, walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, splits,
+    launch(scale_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,),
+        dy, x, target, theta, sums,
+        walk.rows, walk.positions, walk.structures, walk.elements // walk.unit, splits,
         *_both(walk, 3), WALK=steps, MERGED=walk.merged, **common,
     )  # fmt: skip
     return sums, walk.positions
@@ -220,23 +240,23 @@ def _element_backward(
     widest = SIZES.widest_drawn if walk.columns else SIZES.widest
     tile = tile_of(SIZES.elements, outer, inner, widest)
     common = {
-        "WANT_DX": dx is not None, "UNIT": walk.unit, "RUN": _run(walk, x),
+        "WANT_DX": dx is not None, "UNIT": walk.unit, "RUN": _run(walk),
         "ROWS": tile.rows, "COLUMNS": tile.columns,
     }  # fmt: skip
     target = x if dx is None else dx
     if walk.columns:
-        steps, parts = _steps(_cdiv(walk.tokens, tile.rows))
+        steps, parts = _steps(_cdiv(walk.tokens, tile.rows), SIZES.walk_drawn)
         blocks = _cdiv(walk.structures, tile.columns)
         sums = table.new_empty((2, parts, walk.structures))
-        launch(element_columns_backward, (blocks * parts,), 
+        launch(element_columns_backward, (blocks * parts,),
             dy, x, target, table, seed, sums,
             walk.tokens, walk.elements, walk.structures // walk.unit, blocks, parts, *bounds,
             *_both(walk, 3), WALK=steps, **common,
         )  # fmt: skip
         return sums
-    steps, splits = _steps(_cdiv(walk.elements, tile.columns))
+    steps, splits = _steps(_cdiv(walk.elements, tile.columns), SIZES.walk_drawn)
     sums = table.new_empty((2, walk.samples * splits, walk.structures))
-    launch(element_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,), 
+    launch(element_rows_backward, (_cdiv(walk.rows, tile.rows) * splits,),
         dy, x, target, table, seed, sums,
         walk.rows, walk.structures, walk.elements // walk.unit, splits, *bounds,
         *_both(walk, 3), WALK=steps, MERGED=walk.merged, **common,
@@ -248,7 +268,7 @@ def _add_products(sums: Tensor, parts: int, by_mu: Tensor, by_log_sigma: Tensor,
     """Add up sums times derivatives, into `out` if that can be done at once."""
     rows, structures = sums.shape
     tile = tile_of(SIZES.table, rows, structures, NARROW_TABLE)
-    steps, groups = _steps(_cdiv(rows, tile.rows))
+    steps, groups = _steps(_cdiv(rows, tile.rows), SIZES.walk)
     blocks = _cdiv(structures, tile.columns)
     first = out if groups == 1 else sums.new_empty((2, groups, structures))
     launch(add_products, (blocks * groups,),
@@ -264,11 +284,20 @@ def _add_up(sums: Tensor, out: Tensor) -> None:
     while True:
         _, parts, structures = sums.shape
         tile = tile_of(SIZES.table, parts, structures, NARROW_TABLE)
-        steps, groups = _steps(_cdiv(parts, tile.rows))
+        steps, groups = _steps(_cdiv(parts, tile.rows), SIZES.walk)
         blocks = _cdiv(structures, tile.columns)
         target = out if groups == 1 else sums.new_empty((2, groups, structures))
-        launch(add_up, (blocks * groups, 2), 
-            sums, target, parts, structures, blocks, WALK=steps, ROWS=tile.rows, COLUMNS=tile.columns
+        launch(
+            add_up,
+            (blocks * groups, 2),
+            sums,
+            target,
+            parts,
+            structures,
+            blocks,
+            WALK=steps,
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
         )
         if groups == 1:
             return
@@ -288,23 +317,24 @@ def _both(walk: Walk, tensors: int) -> tuple[Any, ...]:
 
 
 def _elements(tile_bytes: int, x: Tensor, walk: Walk) -> int:
-    """Elements of a tile; fewer where less than 16 bytes are accessed at a time, which takes more registers."""
+    """Elements of a tile; fewer where less than 16 bytes go at a time, which takes more registers."""
     elements = tile_bytes // x.element_size()
     return elements if walk.unit * x.element_size() >= WIDE else min(elements, tile_bytes // 8)
 
 
-def _run(walk: Walk, x: Tensor) -> int:
-    """How many numbers with consecutive counters, from a multiple of 4, a thread draws at a time: 16 bytes of x."""
+def _run(walk: Walk) -> int:
+    """How many numbers with consecutive counters, from a multiple of 4, a thread draws at a time.
+
+    Not 8 of 16 bits, though they would be 16 bytes: what 8 draws hold leaves too few registers.
+    """
     consecutive = walk.elements == 1 or not walk.columns
     inner = walk.structures if walk.columns else walk.elements
-    if not consecutive or inner % 4 != 0:
-        return 1
-    return 8 if x.element_size() == 2 and walk.unit % 8 == 0 else 4
+    return 4 if consecutive and inner % 4 == 0 else 1
 
 
-def _steps(tiles: int) -> tuple[int, int]:
-    """Into how many tiles each and how many programs to cut a walk, evenly."""
-    programs = _cdiv(tiles, SIZES.walk)
+def _steps(tiles: int, walk: int) -> tuple[int, int]:
+    """Into how many tiles each, at most `walk`, and how many programs to cut a walk, evenly."""
+    programs = _cdiv(tiles, walk)
     steps = _cdiv(tiles, programs)
     return steps, _cdiv(tiles, steps)
 

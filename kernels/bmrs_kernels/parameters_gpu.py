@@ -1,4 +1,4 @@
-"""The divergence and E[theta] of the noise on a GPU: tensors in, results written in place, nothing waited for."""
+"""The divergence and E[theta] of the noise on a GPU: tensors in, results in place, nothing waited for."""
 
 from __future__ import annotations
 
@@ -76,5 +76,13 @@ def noise_mean(mu: Tensor, log_sigma: Tensor, layout: Layout, out: Tensor) -> No
     programs = (divergence_blocks(structures),)
     bounds = layout.log_a, layout.log_b
     launch(
-        noise_mean_kernel, programs, mu, log_sigma, out, structures, *bounds, GRADIENTS=out.ndim == 2, BLOCK=BLOCK
+        noise_mean_kernel,
+        programs,
+        mu,
+        log_sigma,
+        out,
+        structures,
+        *bounds,
+        GRADIENTS=out.ndim == 2,
+        BLOCK=BLOCK,
     )

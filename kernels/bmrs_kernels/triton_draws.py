@@ -140,11 +140,11 @@ def draw_gradients(words, own, regimes, a, b):
     some_interior, some_tail, some_short = regimes
     p, q = fractions(words, flip)
     t = p * 0.0
-    by_mu = t
-    by_log_sigma = t
     if some_interior:
         t = interior_draw(p, q, c6, c7, c8, c9)
-        by_mu, by_log_sigma = interior_derivatives(p, q, t, c4, c5)
+    # Not inside the branch: with two regimes' worth of values to choose from, the LLVM of Triton 3.9 fails an
+    # assertion for sm_100.
+    by_mu, by_log_sigma = interior_derivatives(p, q, t, c4, c5)
     if some_tail:
         v, drop = tail_solution(p, q, c4, c5, c6, c7)
         tail_by_mu, tail_by_log_sigma = tail_derivatives(p, v, drop, c4, c7, c8, c9)

@@ -170,7 +170,9 @@ def element_columns(
         x = token_offsets(0, token, elements, x_strides, UNIT)
         y = token_offsets(0, token, elements, y_strides, UNIT)
         values = tl.load(x_ptr + x + column * x_inner, mask=inside, other=0.0).to(tl.float32)
-        counters = ((token // elements).to(tl.int64) * (structures * UNIT) + first) * elements + token % elements
+        counters = (
+            (token // elements).to(tl.int64) * (structures * UNIT) + first
+        ) * elements + token % elements
         words = tile_words(seed, counters, elements, COLUMNS, RUN)
         theta = draw(beside(words, values), own, regimes, a, b)
         values = tl.where(own[2] != 0.0, values * theta, 0.0)
@@ -222,7 +224,9 @@ def element_columns_backward(
         x_token = token_offsets(0, token, elements, x_strides, UNIT)
         dy = tl.load(dy_ptr + dy_token + column * dy_inner, mask=inside, other=0.0).to(tl.float32)
         x = tl.load(x_ptr + x_token + column * x_inner, mask=inside, other=0.0).to(tl.float32)
-        counters = ((token // elements).to(tl.int64) * (structures * UNIT) + first) * elements + token % elements
+        counters = (
+            (token // elements).to(tl.int64) * (structures * UNIT) + first
+        ) * elements + token % elements
         words = tile_words(seed, counters, elements, COLUMNS, RUN)
         theta, theta_by_mu, theta_by_log_sigma = draw_gradients(beside(words, x), own, regimes, a, b)
         if WANT_DX:

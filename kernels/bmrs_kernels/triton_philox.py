@@ -60,17 +60,13 @@ def columns_of(COLUMNS: tl.constexpr, RUN: tl.constexpr):
 def tile_words(seed, outer, step, COLUMNS: tl.constexpr, RUN: tl.constexpr):
     """Words of a tile whose rows start at the counters `outer`, [rows, 1, 1], int64.
 
-    With a RUN of 4 or 8 the counters of a row are consecutive and start at a multiple of 4; with one of 1 they
-    are `step` apart, and a block of Philox is computed for each.
+    With a RUN of 4 the counters of a row are consecutive and start at a multiple of 4; with one of 1 they are
+    `step` apart, and a block of Philox is computed for each.
     """
-    tl.static_assert(RUN == 1 or RUN == 4 or RUN == 8)
     if RUN == 1:
         counters = outer + columns_of(COLUMNS, RUN).to(tl.int64) * step
         words = word_of(philox_block(seed, counters >> 2), counters & 3)
     else:
-        place = tl.arange(0, RUN)[None, None, :]
-        blocks = (outer >> 2) + tl.arange(0, COLUMNS // RUN)[None, :, None] * (RUN // 4)
-        words = word_of(philox_block(seed, blocks), place & 3)
-        if RUN == 8:
-            words = tl.where(place < 4, words, word_of(philox_block(seed, blocks + 1), place & 3))
+        blocks = (outer >> 2) + tl.arange(0, COLUMNS // RUN)[None, :, None]
+        words = word_of(philox_block(seed, blocks), tl.arange(0, RUN)[None, None, :])
     return words

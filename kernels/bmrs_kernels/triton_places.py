@@ -1,4 +1,4 @@
-"""Where the elements of a tile lie, for both ways of walking through [samples, positions, structures, elements].
+"""Where the elements of a tile lie in [samples, positions, structures, elements], walked in two ways.
 
 *Rows*: a tile holds `ROWS` rows of elements next to each other; a row is one structure at one position of
 one sample. *Columns*: a tile holds `ROWS` tokens (a position and an element) of one sample by `COLUMNS`
@@ -25,22 +25,18 @@ INTERPRETED = _constant(_interpreted)
 @triton.jit
 def as_stored(values, ptr):
     """Float32 values in the format of what is behind a pointer, rounded to nearest, to even."""
-    if INTERPRETED:  # which would cut the last bits of a bfloat16 off
-        if ptr.dtype.element_ty == tl.bfloat16:
-            bits = values.to(tl.uint32, bitcast=True)
-            to_nearest = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
-            values = tl.where(values == values, to_nearest, values)  # noqa: PLR0124 false for NaN
+    # The interpreter would cut the last bits of a bfloat16 off.
+    if INTERPRETED and ptr.dtype.element_ty == tl.bfloat16:
+        bits = values.to(tl.uint32, bitcast=True)
+        to_nearest = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
+        values = tl.where(values == values, to_nearest, values)
     return values.to(ptr.dtype.element_ty)
 
 
 @triton.jit
 def outermost(ROWS: tl.constexpr, INNER: tl.constexpr):
     """0 to ROWS as the first axis of a tile with one or two INNER axes."""
-    if INNER == 1:
-        count = tl.arange(0, ROWS)[:, None]
-    else:
-        count = tl.arange(0, ROWS)[:, None, None]
-    return count
+    return tl.arange(0, ROWS)[:, None] if INNER == 1 else tl.arange(0, ROWS)[:, None, None]
 
 
 @triton.jit

@@ -18,11 +18,7 @@ __all__ = ["scale_columns", "scale_columns_backward", "scale_rows", "scale_rows_
 @triton.jit
 def noise_of(row, positions, structures):
     """Where the theta of a row is in its table [samples, structures]."""
-    if positions == 1:
-        place = row
-    else:
-        place = (row // structures) // positions * structures + row % structures
-    return place
+    return row if positions == 1 else row // structures // positions * structures + row % structures
 
 
 @triton.jit(do_not_specialize=["rows", "chunks", "splits"])

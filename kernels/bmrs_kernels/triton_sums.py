@@ -18,7 +18,14 @@ def plus(total, lost, term):
 
 @triton.jit(do_not_specialize=["rows", "parts", "samples", "blocks"])
 def add_up(
-    sums_ptr, out_ptr, parts, structures, blocks, WALK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+    sums_ptr,
+    out_ptr,
+    parts,
+    structures,
+    blocks,
+    WALK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     """Write sums of `WALK` tiles of `ROWS` parts, [2, parts, structures] to [2, fewer, structures]."""
     c = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)[None, :]

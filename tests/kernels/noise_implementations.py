@@ -94,8 +94,9 @@ class _Triton(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         want_dx = ctx.needs_input_grad[0]
+        x, mu, log_sigma, mask, seed = ctx.saved_tensors
         dx, d_mu, d_log_sigma = cuda.noise_backward(
-            grad_outputs[0], *ctx.saved_tensors, ctx.layout, want_dx
+            grad_outputs[0], x, mu, log_sigma, mask, seed, ctx.layout, want_dx
         )
         return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
 
