@@ -31,7 +31,9 @@ class Pruner:
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers (:func:`insert_noise`). It stays the same object throughout.
+        A model with noise layers (:func:`insert_noise`). It stays the same object throughout. Under
+        DistributedDataParallel give the module inside, and don't let it shrink: the wrapper holds on to what
+        it was built with.
     optimizer : torch.optim.Optimizer, optional
         What trains it, :func:`parameter_groups` say with which rates. Needed with `shrink`.
     num_samples : int
