@@ -67,7 +67,7 @@ def _networks(comparison: Comparison) -> Table:
 
 
 def _layers(layers: tuple[LayerChange, ...]) -> Table:
-    table = _table("layer", "kind", "weight", "parameters", "", "multiply-accumulates", "")
+    table = _table("layer", "kind", "weight", "parameters", "", "MACs", "")
     for layer in layers:
         same = layer.shape_before == layer.shape_after
         shapes = (
