@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.demo.data import NUM_CLASSES
 from bmrs_torch import MultiplicativeNoise
-from bmrs_torch.insertion import WithNoise
+from bmrs_torch.gates import WithNoise
 
 
 class ResidualBlock(nn.Module):

@@ -19,7 +19,7 @@ from benchmarks.noise.record import run_record, write
 from benchmarks.noise.table import console
 from benchmarks.training_step.measurement import Settings, measure
 from benchmarks.training_step.networks import NETWORKS
-from benchmarks.training_step.steps import NAIVE, OURS, Adam
+from benchmarks.training_step.steps import FREE, NAIVE, OURS, Adam
 from benchmarks.training_step.table import LEGEND, draw_figure, print_results, record
 
 SECONDS = 6.0
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     on.print(f"\n{LEGEND}\n")
     chosen = dict.fromkeys(options.network or NETWORKS)
     with limited_threads(options.threads):
-        results = [measure(key, NETWORKS[key], (OURS, NAIVE), settings) for key in chosen]
+        results = [measure(key, NETWORKS[key], (OURS, FREE, NAIVE), settings) for key in chosen]
     print_results(on, results)
     if options.json is not None:
         about = {

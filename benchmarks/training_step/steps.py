@@ -1,4 +1,4 @@
-"""One training step of a network: without noise, with the package's, with the naive layer's."""
+"""One training step of a network: without noise, with the package's, free noise, the naive layer's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.training_step.free_layer import free_loss, insert_free_noise
 from benchmarks.training_step.naive_layer import insert_naive_noise, naive_loss
 from benchmarks.training_step.networks import Network, draw_batch
 from bmrs_torch import elbo_loss, insert_noise, parameter_groups
 
-WITHOUT, OURS, NAIVE = "without noise", "bmrs_torch", "naive"
+WITHOUT, OURS, FREE, NAIVE = "without noise", "bmrs_torch", "free draws", "naive"
 TRAINING_SET = 50_000
 LEARNING_RATE = 1e-3
 
@@ -87,6 +88,7 @@ def _ours(nll_mean: Tensor, model: nn.Module) -> Tensor:
 VARIANTS: dict[str, tuple[Callable[[nn.Module], nn.Module], Loss]] = {
     WITHOUT: (lambda model: model, lambda nll_mean, _: nll_mean),
     OURS: (insert_noise, _ours),
+    FREE: (insert_free_noise, lambda nll_mean, model: free_loss(nll_mean, model, TRAINING_SET)),
     NAIVE: (insert_naive_noise, naive_loss),
 }
 
@@ -96,8 +98,10 @@ def make_step(name: str, network: Network, adam: Adam, seed: int, device: torch.
     insert, loss = VARIANTS[name]
     torch.manual_seed(seed)
     model = insert(network.build()).to(device).train()
-    parameters = (
-        parameter_groups(model, LEARNING_RATE) if adam.groups and name == OURS else model.parameters()
-    )
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=adam.fused or None)
+    groups = parameter_groups(model, LEARNING_RATE) if adam.groups and name == OURS else None
+    if adam.groups and name == FREE:
+        noise = [p for key, p in model.named_parameters() if key.endswith(("mu", "log_sigma"))]
+        weights = [p for p in model.parameters() if all(p is not other for other in noise)]
+        groups = [{"params": weights}, {"params": noise, "fused": True}]
+    optimizer = torch.optim.Adam(groups or model.parameters(), lr=LEARNING_RATE, fused=adam.fused or None)
     return Step(model, loss, draw_batch(network, seed, device), optimizer)

@@ -1,12 +1,13 @@
 """Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
 
-from bmrs_torch.insertion import InsertionPlan, Placement, insert_noise, plan_insertion
+from bmrs_torch.insertion import PRESETS, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.layout import LayoutError
 from bmrs_torch.module_graph import NotFoldableError
 from bmrs_torch.noise import multiplicative_noise
 from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
 from bmrs_torch.optimization import NOISE_LR_MULTIPLIER, parameter_groups
+from bmrs_torch.placement import InsertionPlan, Placement
 from bmrs_torch.post_training import PostTrainingResult, prune_trained
 from bmrs_torch.pruning import (
     HALF_LOG_2PI,
@@ -34,6 +35,7 @@ __all__ = [
     "KL_WEIGHT_STRONG",
     "KL_WEIGHT_WITHOUT_LOSS",
     "NOISE_LR_MULTIPLIER",
+    "PRESETS",
     "CompactionPlan",
     "Comparison",
     "Cost",

@@ -83,21 +83,20 @@ def noise_backward(
 
 
 def scale_forward(x: Tensor, theta: Tensor, axis: int) -> Tensor:
-    """Y = x·θ for noise per sample that is drawn already, θ of shape (samples, structures)."""
+    """Y = x·θ in float32; θ, drawn already, is (samples, structures) with contiguous rows."""
     x, y, found = _planned_forward(x, Layout(axis, "sample", 0.0, 0.0))
-    noise_cpu.scale_forward(_NAMES[x.dtype], found, (x.data_ptr(), y.data_ptr()), theta.data_ptr())
+    noise_cpu.scale_forward(found, (x.data_ptr(), y.data_ptr()), (theta.data_ptr(), theta.stride(0)))
     return y
 
 
 def scale_backward(dy: Tensor, x: Tensor, theta: Tensor, axis: int, want_dx: bool) -> tuple[Tensor, Tensor]:
     """Return (dx, dθ); dx is an empty tensor if it is not wanted."""
     dy, x, dx, found = _planned_backward(dy, x, Layout(axis, "sample", 0.0, 0.0), want_dx)
-    d_theta = torch.empty_like(theta)
+    d_theta = x.new_empty(theta.shape)
     noise_cpu.scale_backward(
-        _NAMES[x.dtype],
         found,
         (dy.data_ptr(), x.data_ptr(), dx.data_ptr() if want_dx else 0),
-        theta.data_ptr(),
+        (theta.data_ptr(), theta.stride(0)),
         d_theta.data_ptr(),
     )
     return dx, d_theta

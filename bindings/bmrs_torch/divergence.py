@@ -45,17 +45,19 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
     Raises
     ------
     ValueError
-        If a kept structure's parameters are unusable; the layer is named.
+        If a kept structure's parameters are unusable; the layer is named. On a GPU, which nobody waits for,
+        the divergence of that layer is NaN instead.
     """
-    found = list(layers.values())
-    mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
-    log_a, log_b = [layer.log_a for layer in found], [layer.log_b for layer in found]
+    if not torch.compiler.is_compiling():
+        found = list(layers.values())
+        ready = _assemble(layers, found).divergence(found)
+        if ready is not None:
+            return ready
+    lists = _lists(layers)
     if torch.compiler.is_compiling():
-        values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
+        values, kept, _ = torch.ops.bmrs.divergence(*lists)
         return Divergence(values.sum(), values, kept)
-    ready = _assemble(layers).divergence(found)
-    if ready is not None:
-        return ready
+    mu, log_sigma, mask, log_a, log_b = lists
     try:
         values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
     except UnusableError as error:
@@ -65,9 +67,16 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
     return Divergence(values.sum(), values, kept)
 
 
-def _assemble(layers: Mapping[str, MultiplicativeNoise]) -> Team:
+def _lists(
+    layers: Mapping[str, MultiplicativeNoise],
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[float], list[float]]:
+    found = layers.values()
+    mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
+    return mu, log_sigma, mask, [layer.log_a for layer in found], [layer.log_b for layer in found]
+
+
+def _assemble(layers: Mapping[str, MultiplicativeNoise], found: list[MultiplicativeNoise]) -> Team:
     """Let layers whose divergence is taken together draw their noise together, too."""
-    found = list(layers.values())
     team = found[0].team
     if team is None or not team.holds(found):
         team = Team()
@@ -86,6 +95,18 @@ class UnusableError(ValueError):
 
 def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
     """KL and kept structures of each layer, and the gradients of all structures, (2, structures)."""
+    on_gpu = lists[0][0].is_cuda and not any(m.dtype == torch.float64 for m in lists[0])
+    return _evaluate_cuda(lists, want_gradients) if on_gpu else _evaluate_cpu(lists, want_gradients)
+
+
+def _evaluate_cuda(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
+    from bmrs_torch import cuda
+
+    *parameters, log_a, log_b = lists
+    return cuda.divergence(parameters, (tuple(log_a), tuple(log_b)), want_gradients)
+
+
+def _evaluate_cpu(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
     mu, log_sigma, mask, log_a, log_b = lists
     dtype = torch.float64 if any(m.dtype == torch.float64 for m in mu) else torch.float32
     # Held by name: what lies at an address must live until the kernel is done.
@@ -111,21 +132,29 @@ def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tenso
 
 def _weighted(gradients: Tensor, weights: Tensor, mu: Sequence[Tensor], log_sigma: Sequence[Tensor]) -> Any:
     """The gradients of each layer times its weight, as lists for mu and log sigma."""
-    sizes = np.array([m.numel() for m in mu], np.int64)
-    scaled = noise_cpu.scaled_gradients(
-        str(gradients.dtype).removeprefix("torch."),
-        sizes,
-        np.ascontiguousarray(weights.detach().cpu().numpy(), np.float64),
-        gradients.cpu().numpy(),
-    )
-    parts = torch.from_numpy(scaled).to(mu[0].device)
+    sizes = [m.numel() for m in mu]
+    parts = _scaled(gradients, weights.detach(), sizes)
     return tuple(
         [
             part if part.dtype == p.dtype else part.to(p.dtype)
-            for part, p in zip(row.split(sizes.tolist()), params, strict=True)
+            for part, p in zip(row.split(sizes), params, strict=True)
         ]
         for row, params in ((parts[0], mu), (parts[1], log_sigma))
     )
+
+
+def _scaled(gradients: Tensor, weights: Tensor, sizes: list[int]) -> Tensor:
+    if gradients.is_cuda:
+        from bmrs_torch import cuda
+
+        return cuda.weighted(gradients, weights, tuple(sizes))
+    scaled = noise_cpu.scaled_gradients(
+        str(gradients.dtype).removeprefix("torch."),
+        np.array(sizes, np.int64),
+        np.ascontiguousarray(weights.numpy(), np.float64),
+        gradients.numpy(),
+    )
+    return torch.from_numpy(scaled)
 
 
 class _Divergence(torch.autograd.Function):

@@ -1,69 +1,39 @@
-"""Put a noise layer on every hidden structure of a network."""
+"""Put noise layers on the structures of a network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from bmrs_kernels.contract import Share
-from bmrs_torch.layer import MultiplicativeNoise
-from bmrs_torch.module_graph import NORMS, WEIGHTED, ModuleGraph
+from bmrs_torch.channels.network import follow
+from bmrs_torch.channels.weights import NORMS, activation_axis, is_weighted
+from bmrs_torch.gates import BlockNoiseBefore, NoiseBefore, WithNoise
+from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.module_graph import WEIGHTED, ModuleGraph
+from bmrs_torch.placement import InsertionPlan, Placement
+from bmrs_torch.placement_search import CALLED_AGAIN, HAS_NOISE, IS_OUTPUT, Search
+from bmrs_torch.pruning.compaction_plan import Selection
+from bmrs_torch.pruning.surgery import CHANGES_ANSWERS, Surgeon
+
+Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
 
-class WithNoise(nn.Module):
-    """A layer followed by its noise; what :func:`insert_noise` puts in the place of the layer.
-
-    Parameters
-    ----------
-    layer : nn.Module
-        The layer that was there.
-    noise : MultiplicativeNoise
-        The noise on its structures.
-    """
-
-    layer: nn.Module
-    noise: MultiplicativeNoise
-
-    def __init__(self, layer: nn.Module, noise: MultiplicativeNoise) -> None:
-        super().__init__()
-        self.layer = layer
-        self.noise = noise
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer, then the noise."""
-        result: Tensor = self.noise(self.layer(x))
-        return result
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Noise on the output of layer `name`: how many structures, on which axis."""
-
-    name: str
-    num_structures: int
-    axis: int
-
-
-@dataclass(frozen=True)
-class InsertionPlan:
-    """Where :func:`insert_noise` puts noise, and which layers it passes over and why."""
-
-    placements: tuple[Placement, ...]
-    passed_over: tuple[tuple[str, str], ...]
-
-    def __str__(self) -> str:
-        lines = [f"{p.name}: noise on {p.num_structures} structures (axis {p.axis})" for p in self.placements]
-        return "\n".join(lines + [f"{name}: none, {reason}" for name, reason in self.passed_over])
-
-
-def plan_insertion(model: nn.Module) -> InsertionPlan:
+def plan_insertion(model: nn.Module, example_inputs: Any = None, *, where: Where = "auto") -> InsertionPlan:
     """Say where :func:`insert_noise` would put noise, without touching the model.
 
     Parameters
     ----------
     model : nn.Module
-        A model that torch.fx can follow.
+        Any model; without `example_inputs` one that torch.fx can follow.
+    example_inputs : Tensor, tuple, list or dict, optional
+        One input, positional inputs, or keyword inputs, on which the model is run.
+    where : str, sequence of str or callable
+        As for :func:`insert_noise`.
 
     Returns
     -------
@@ -73,7 +43,7 @@ def plan_insertion(model: nn.Module) -> InsertionPlan:
     Raises
     ------
     ValueError
-        If torch.fx can't follow the model's forward method.
+        If `where` fits no layer, or needs `example_inputs`, or torch.fx can't follow the model without them.
 
     Examples
     --------
@@ -83,13 +53,52 @@ def plan_insertion(model: nn.Module) -> InsertionPlan:
     0: noise on 3 structures (axis -1)
     2: none, it is an output layer
     """
+    preset = PRESETS.get(where) if isinstance(where, str) else None
+    if preset is None:
+        return _chosen(model, example_inputs, where)
+    if preset == "hidden" or (preset == "auto" and example_inputs is None):
+        return _hidden(model) if example_inputs is None else Search(model, example_inputs).hidden()
+    if preset == "batchnorm":
+        return _norms(model)
+    if example_inputs is None:
+        raise ValueError(
+            f"where={where!r} needs example_inputs: the model is run on them to see which layers feed which"
+        )
+    if preset == "blocks":
+        return _blocks(model, example_inputs)
+    plan = Search(model, example_inputs).removable(streams=preset == "streams")
+    return _rehearsed(_restricted(plan, model, preset), model, example_inputs)
+
+
+PRESETS = {
+    "auto": "auto",
+    "hidden": "hidden",
+    "mlp": "hidden",
+    "lenet5": "hidden",
+    "vgg": "hidden",
+    "batchnorm": "batchnorm",
+    "resnet": "batchnorm",
+    "streams": "streams",
+    "neurons": "neurons",
+    "heads": "heads",
+    "transformer": "transformer",
+    "vit": "transformer",
+    "bert": "transformer",
+    "gpt": "transformer",
+    "blocks": "blocks",
+}
+"""Names that :func:`insert_noise` takes for `where`, and what they stand for."""
+
+
+def _hidden(model: nn.Module) -> InsertionPlan:
+    """After every hidden layer and the norm that follows it, as torch.fx reads the forward method."""
     graph = ModuleGraph(model)
     placements, passed_over = [], []
     for name in graph.names_of(WEIGHTED):
         at = graph.following(name, NORMS) or name
         reason = _why_not(graph, name, at)
         if reason is None:
-            placements.append(_placement(at, model.get_submodule(name)))
+            placements.append(_after(at, model.get_submodule(at)))
         else:
             passed_over.append((name, reason))
     return InsertionPlan(tuple(placements), tuple(passed_over))
@@ -97,24 +106,140 @@ def plan_insertion(model: nn.Module) -> InsertionPlan:
 
 def _why_not(graph: ModuleGraph, name: str, at: str) -> str | None:
     if not graph.is_called_once(name):
-        return "it is called more than once, so its outputs would share one noise"
+        return CALLED_AGAIN
     if graph.is_output(name):
-        return "it is an output layer"
+        return IS_OUTPUT
     if graph.following(at, (MultiplicativeNoise,)) is not None:
-        return "it already has noise"
+        return HAS_NOISE
     return None
 
 
-def _placement(at: str, layer: nn.Module) -> Placement:
-    if isinstance(layer, nn.Linear):
-        return Placement(at, layer.out_features, -1)
-    return Placement(at, int(layer.out_channels), 1)  # type: ignore[arg-type]
+def _after(name: str, layer: nn.Module) -> Placement:
+    axis = activation_axis(layer)
+    keys = ("out_features", "out_channels", "num_features", "nf")
+    number = next((int(getattr(layer, key)) for key in keys if hasattr(layer, key)), None)
+    if axis is None or number is None:
+        raise ValueError(
+            f"noise can be put after Linear, Conv and BatchNorm layers, whose structures are known, and "
+            f"after other layers only if example_inputs are given; {name!r} is a {type(layer).__name__}"
+        )
+    return Placement(name, number, axis)
+
+
+def _norms(model: nn.Module) -> InsertionPlan:
+    """After every BatchNorm, as in the paper's ResNets."""
+    norms = [(n, m) for n, m in model.named_modules() if isinstance(m, NORMS)]
+    gated = {n for n, _ in norms if n.endswith(".layer")}
+    return InsertionPlan(
+        tuple(_after(n, m) for n, m in norms if n not in gated), tuple((n, HAS_NOISE) for n in sorted(gated))
+    )
+
+
+def _blocks(model: nn.Module, example_inputs: Any) -> InsertionPlan:
+    """After each block of a transformer, on its last axis, as in the paper's ViT."""
+    names = [name for name, module in model.named_modules() if _is_block_list(module)]
+    inner = [n for n in names if not any(other != n and other.startswith(f"{n}.") for other in names)]
+    blocks = {f"{n}.{key}" if n else key for n in inner for key, _ in model.get_submodule(n).named_children()}
+    return _chosen(model, example_inputs, lambda name, _: name in blocks)
+
+
+def _is_block_list(module: nn.Module) -> bool:
+    children = list(module.children())
+    alike = len(children) > 1 and len({type(child) for child in children}) == 1
+    return (
+        isinstance(module, (nn.ModuleList, nn.Sequential))
+        and alike
+        and sum(map(is_weighted, children[0].modules())) > 2
+    )
+
+
+def _restricted(plan: InsertionPlan, model: nn.Module, preset: str) -> InsertionPlan:
+    """Only the heads, or only the neurons, or both, of a transformer."""
+
+    def belongs(place: Placement) -> bool:
+        heads = place.block > 1
+        linear = activation_axis(model.get_submodule(place.name)) == -1
+        return {"heads": heads, "neurons": linear and not heads, "transformer": linear}.get(preset, True)
+
+    left_out = tuple((p.name, f"{preset!r} leaves it out") for p in plan.placements if not belongs(p))
+    return InsertionPlan(tuple(filter(belongs, plan.placements)), plan.passed_over + left_out)
+
+
+def _rehearsed(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> InsertionPlan:
+    """Leave out what surgery, tried on a copy with one structure left of each layer, has to retain."""
+    trial = copy.deepcopy(model)
+    _carry_out(plan, trial)
+    if not plan.placements:
+        return plan
+    layers = noise_layers(trial)
+    for layer in layers.values():
+        layer.mask[:-1] = 0
+    _, selection, _ = Surgeon(
+        trial, example_inputs, Selection(follow(trial, example_inputs), layers)
+    ).operate()
+    stuck = {
+        layer.name
+        for layer in selection.plan(selection.removable).layers
+        if not layer.removed and any(reason == CHANGES_ANSWERS for _, reason in layer.retained)
+    }
+    noises = {layers[name] for name in stuck}
+    left_out = {p.name for p in plan.placements if trial.get_submodule(f"{p.name}.noise") in noises}
+    return InsertionPlan(
+        tuple(p for p in plan.placements if p.name not in left_out),
+        plan.passed_over + tuple((name, CHANGES_ANSWERS) for name in sorted(left_out)),
+    )
+
+
+def _chosen(model: nn.Module, example_inputs: Any, where: Where) -> InsertionPlan:
+    """After the layers that the user names."""
+    patterns = [where] if isinstance(where, str) else where
+    chosen = [
+        (name, module)
+        for name, module in model.named_modules()
+        if name
+        and (patterns(name, module) if callable(patterns) else any(fnmatchcase(name, p) for p in patterns))
+    ]
+    if not chosen:
+        raise ValueError(
+            f"where must be one of {', '.join(PRESETS)}, a name or pattern of layers such as 'layer*.bn1', a "
+            f"sequence of such or a function of name and layer; {where!r} fits no layer of "
+            f"{type(model).__name__}"
+        )
+    if example_inputs is None:
+        return InsertionPlan(tuple(_after(name, module) for name, module in chosen), ())
+    return _measured(model, example_inputs, chosen)
+
+
+def _measured(
+    model: nn.Module, example_inputs: Any, chosen: Sequence[tuple[str, nn.Module]]
+) -> InsertionPlan:
+    """Noise after these layers, on the axis on which the channels of their outputs lie."""
+    calls = {call.name: call for call in follow(model, example_inputs).calls}
+    placements, passed_over = [], []
+    for name, module in chosen:
+        axis = activation_axis(module)
+        axes = calls[name].result if name in calls else ()
+        found = [d for d, a in enumerate(axes) if a is not None]
+        if axis is None and len(found) == 1:
+            axis = found[0] - (len(axes) if found[0] == len(axes) - 1 else 0)
+        channels = axes[axis] if axis is not None and len(axes) > 1 else None
+        if axis is None or channels is None:
+            passed_over.append((name, "its output isn't a tensor with channels on one axis"))
+        else:
+            placements.append(Placement(name, channels.size, axis))
+    return InsertionPlan(tuple(placements), tuple(passed_over))
 
 
 def insert_noise(
-    model: nn.Module, *, share: Share = "sample", log_a: float = -20.0, log_b: float = 0.0
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    where: Where = "auto",
+    share: Share = "sample",
+    log_a: float = -20.0,
+    log_b: float = 0.0,
 ) -> nn.Module:
-    """Put a :class:`MultiplicativeNoise` layer after every hidden Linear and Conv layer, in place.
+    """Put :class:`MultiplicativeNoise` layers on the structures of a model, in place.
 
     The noise multiplies the pre-activation of each structure, h_i = θ_i·(w_i h_{i−1}) as in Eq. 1, so it
     goes directly after the layer, before its activation; where a BatchNorm follows the layer, after that,
@@ -126,7 +251,23 @@ def insert_noise(
     Parameters
     ----------
     model : nn.Module
-        A sequential network, or any whose forward method torch.fx can follow.
+        Any model; without `example_inputs` one whose forward method torch.fx can follow.
+    example_inputs : Tensor, tuple, list or dict, optional
+        One input, positional inputs, or keyword inputs, on which the model is run (in evaluation mode) to
+        see which layers feed which. A small batch will do.
+    where : str, sequence of str or callable
+        - ``"auto"``: one gate for the structures of each layer, at a place where closing it lets them go
+          from the whole network: neurons, filters, and attention heads, before their output projection.
+          Layers on residual streams get none. Without `example_inputs` the same as ``"hidden"``;
+        - ``"hidden"`` (``"mlp"``, ``"lenet5"``, ``"vgg"``): after every hidden layer, removable or not;
+        - ``"batchnorm"`` (``"resnet"``): after every BatchNorm, as in the paper's ResNets;
+        - ``"streams"``: as ``"auto"``, and one noise layer for each residual stream, shared by all layers
+          that add to it;
+        - ``"transformer"`` (``"vit"``, ``"bert"``, ``"gpt"``), ``"heads"``, ``"neurons"``: of ``"auto"`` the
+          attention heads, the neurons of the linear layers, or both;
+        - ``"blocks"``: after each block of a transformer, as in the paper's ViT;
+        - names of layers or patterns such as ``"layer*.bn1"``: after these;
+        - a function of a layer's name and the layer: after those for which it is true.
     share : {"sample", "batch", "element"}
         Over what one θ is shared; see :func:`multiplicative_noise`.
     log_a, log_b : float
@@ -141,7 +282,8 @@ def insert_noise(
     Raises
     ------
     ValueError
-        If no noise could be inserted (the reasons are given), or the forward method can't be followed.
+        If no noise could be inserted (the reasons are given), `where` fits no layer, or the forward method
+        can't be followed without `example_inputs`.
 
     Examples
     --------
@@ -151,21 +293,36 @@ def insert_noise(
     >>> list(noise_layers(model))
     ['0.noise']
     """
-    plan = plan_insertion(model)
+    plan = plan_insertion(model, example_inputs, where=where)
     if not plan.placements:
         reasons = (
             "; ".join(f"{name}: {reason}" for name, reason in plan.passed_over)
             or "it calls no Linear or Conv layer"
         )
         raise ValueError(f"no noise could be inserted into {type(model).__name__}: {reasons}")
-    for placement in plan.placements:
-        layer = model.get_submodule(placement.name)
-        noise = MultiplicativeNoise(
-            placement.num_structures, axis=placement.axis, share=share, log_a=log_a, log_b=log_b
-        )
-        like = next(layer.parameters(), None)
-        if like is not None:
-            noise.to(device=like.device, dtype=like.dtype)
-        replacement = WithNoise(layer, noise.train(layer.training)).train(layer.training)
-        model.set_submodule(placement.name, replacement)
+    _carry_out(plan, model, share=share, log_a=log_a, log_b=log_b)
     return model
+
+
+def _carry_out(plan: InsertionPlan, model: nn.Module, **options: Any) -> None:
+    shared: dict[str, MultiplicativeNoise] = {}
+    for place in plan.placements:
+        noise = shared.get(place.stream)
+        if noise is None:
+            noise = MultiplicativeNoise(place.num_structures, axis=place.axis, **options)
+        if place.stream:
+            shared[place.stream] = noise
+        _put(model, place, noise)
+
+
+def _put(model: nn.Module, place: Placement, noise: MultiplicativeNoise) -> None:
+    layer = model.get_submodule(place.name)
+    like = next((p for p in layer.parameters() if p.is_floating_point()), None)
+    if like is None:
+        like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if like is not None:
+        noise.to(device=like.device, dtype=like.dtype)
+    kind = WithNoise if not place.before else NoiseBefore if place.block == 1 else BlockNoiseBefore
+    gate = kind(layer, noise.train(layer.training))
+    gate.training = layer.training
+    model.set_submodule(place.name, gate)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bmrs_kernels import noise_cpu
 from bmrs_torch.cpu import raise_unusable
-from bmrs_torch.operators import differentiable_once
+from bmrs_torch.operators import applied, differentiable_once, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,8 +34,6 @@ what is kept for the backward pass, twelve bytes a draw, would matter."""
 
 JOINT_ELEMENTS = 1 << 18
 """Largest activations of a layer that draws with others: larger ones are worth several threads."""
-
-Versions = tuple[int, int, int]
 
 
 class Divergence(NamedTuple):
@@ -56,36 +54,50 @@ class Divergence(NamedTuple):
     kept: Tensor
 
 
-class _Step(NamedTuple):
-    """What was drawn at once: noise unused yet, noise in use, the parameters' state, the divergence."""
+class _Seat(NamedTuple):
+    """A layer as a plan found it: while this is so, the plan holds."""
 
-    ready: dict[MultiplicativeNoise, Tensor]
-    used: dict[MultiplicativeNoise, Tensor]
-    versions: dict[MultiplicativeNoise, Versions]
-    divergence: Divergence | None = None
+    layer: MultiplicativeNoise
+    mu: Tensor
+    log_sigma: Tensor
+    mask: Tensor
+    addresses: tuple[int, int, int]
+    mask_version: int
+    state: tuple[bool, bool, float, float]
 
 
 class _Plan(NamedTuple):
-    """Who draws, and where everything lies; the same from step to step, as long as the key is."""
+    """Who draws, and where everything lies; the same from step to step, as long as it holds."""
 
-    key: tuple[Any, ...]
-    layers: list[MultiplicativeNoise]
+    seats: list[_Seat]
+    leading_bounds: tuple[float, float]
+    with_divergence: bool
     drawing: list[MultiplicativeNoise]
-    names: dict[MultiplicativeNoise, str]
+    whole: set[MultiplicativeNoise]
+    layers: list[MultiplicativeNoise]
     parameters: tuple[Tensor, ...]
-    masks: tuple[Tensor, ...]
     sizes: NDArray[np.int64]
+    splits: list[int]
     drawn: NDArray[np.int64]
+    widths: list[int]
+    width: int
     starts: NDArray[np.int64]
     addresses: NDArray[np.int64]
     draw_addresses: NDArray[np.int64]
-    draw_bounds: tuple[float, float]
     bounds: NDArray[np.float64] | None
 
 
 class _State(threading.local):
-    step: _Step = _Step({}, {}, {})
+    """Of one thread: noise unused yet, noise in use, the parameters' versions at the draw, the divergence."""
+
     plan: _Plan | None = None
+    divergence: Divergence | None = None
+
+    def __init__(self) -> None:
+        self.ready: dict[MultiplicativeNoise, Tensor] = {}
+        self.used: dict[MultiplicativeNoise, Tensor] = {}
+        self.versions: dict[MultiplicativeNoise, int] = {}
+        self.seed = torch.empty(1, dtype=torch.int64)
 
 
 class Team:
@@ -95,9 +107,7 @@ class Team:
     """
 
     def __init__(self) -> None:
-        # Of each layer, whether its last call qualified: what it sees is known after its first.
-        self._members: weakref.WeakKeyDictionary[MultiplicativeNoise, bool] = weakref.WeakKeyDictionary()
-        self._names: weakref.WeakKeyDictionary[MultiplicativeNoise, str] = weakref.WeakKeyDictionary()
+        self._members: list[tuple[weakref.ref[MultiplicativeNoise], str]] = []
         self._state = _State()
         self._divergence_wanted = False
 
@@ -109,110 +119,150 @@ class Team:
 
     def add(self, layer: MultiplicativeNoise, name: str) -> None:
         """Let a layer draw with the others; errors call it by its name. Layers of a copy join themselves."""
-        self._members[layer] = False
-        self._names[layer] = name
+        self._members.append((weakref.ref(layer), name))
 
     def holds(self, layers: Sequence[MultiplicativeNoise]) -> bool:
         """Tell whether the members are these layers, in this order."""
-        return list(self._members) == layers
+        return self._layers() == layers
 
-    def noise(self, layer: MultiplicativeNoise, x: Tensor) -> Tensor | None:
-        """θ·mask for the samples of `x`, shape (samples, structures), or None: the layer is to draw alone."""
-        step = self._state.step
-        theta = step.ready.pop(layer, None)
+    def _layers(self) -> list[MultiplicativeNoise]:
+        return [layer for member, _ in self._members if (layer := member()) is not None]
+
+    def multiplied(self, layer: MultiplicativeNoise, x: Tensor) -> Tensor | None:
+        """`x` times θ·mask of its samples, or None: the layer is to draw alone."""
+        theta = self._noise(layer, x)
+        if theta is None:
+            return None
+        plan = self._state.plan
+        # Where nothing is pruned torch's product will do: there is no 0 to keep clear of infinities and NaN.
+        plain = x.ndim == 2 and plan is not None and layer in plan.whole
+        return x * theta if plain else scaled(x, theta, layer.axis % x.ndim)
+
+    def _noise(self, layer: MultiplicativeNoise, x: Tensor) -> Tensor | None:
+        state = self._state
+        theta = state.ready.pop(layer, None)
         if not _qualifies(layer, x):
-            step.used.pop(layer, None)
-            self._members[layer] = False
+            state.used.pop(layer, None)
+            layer.draws_jointly = False
             return None
         if torch._C._current_graph_task_id() != -1:
             # In a backward pass a checkpointed segment is computed again: it must see what it saw.
-            return step.used.get(layer)
-        if theta is None or theta.shape[0] != x.shape[0] or step.versions[layer] != _versions(layer):
-            if not self._members.get(layer):
-                self._members[layer] = True
+            return state.used.get(layer)
+        if theta is None or theta.shape[0] != x.shape[0] or state.versions[layer] != _version(layer):
+            if not layer.draws_jointly:
+                layer.draws_jointly = True  # what it sees is known after its first call
                 return None
-            step = self._state.step = self._lead(layer, x.shape[0])
-            theta = step.ready.pop(layer, None)
+            self._lead(state, layer, x.shape[0])
+            theta = state.ready.pop(layer, None)
             if theta is None:
                 return None
-        step.used[layer] = theta
+        state.used[layer] = theta
         return theta
 
     def divergence(self, layers: Sequence[MultiplicativeNoise]) -> Divergence | None:
         """The divergence of these layers, if it was taken with this step's noise."""
         self._divergence_wanted = True
-        step = self._state.step
-        if step.divergence is None or not torch.is_grad_enabled():
-            return None
-        return step.divergence if all(step.versions[layer] == _versions(layer) for layer in layers) else None
-
-    def _lead(self, leader: MultiplicativeNoise, samples: int) -> _Step:
-        """Draw for all that can join the leader, and take the divergence, if it is wanted, of all members."""
         state = self._state
-        key = (leader.log_a, leader.log_b, self._divergence_wanted, *map(_key, self._members.items()))
-        if state.plan is None or state.plan.key != key:
-            state.plan = self._plan(key, (leader.log_a, leader.log_b))
-        plan = state.plan
-        if not plan.drawing or samples * int(plan.drawn.sum()) > JOINT_DRAWS:
-            return _Step({}, {}, {})
-        results = _JointStep.apply(plan, samples, *plan.parameters)  # type: ignore[no-untyped-call]
-        versions = {layer: _versions(layer) for layer in plan.layers}
-        divergence = Divergence(*results[-3:]) if plan.bounds is not None else None
-        return _Step(dict(zip(plan.drawing, results, strict=False)), {}, versions, divergence)
+        if state.divergence is None or not torch.is_grad_enabled():
+            return None
+        for layer in layers:
+            if state.versions[layer] != _version(layer):
+                return None
+        return state.divergence
 
-    def _plan(self, key: tuple[Any, ...], bounds: tuple[float, float]) -> _Plan:
-        found = [(layer, qualified, _tensors(layer)) for layer, qualified in self._members.items()]
-        plain = [_is_plain(*tensors) for _, _, tensors in found]
+    def _lead(self, state: _State, leader: MultiplicativeNoise, samples: int) -> None:
+        """Draw for all that can join the leader, and take the divergence, if it is wanted, of all members."""
+        plan = state.plan
+        if plan is None or not self._holds(plan, leader):
+            plan = state.plan = self._plan(leader)
+        state.ready, state.used, state.versions, state.divergence = {}, {}, {}, None
+        if not plan.drawing or samples * plan.width > JOINT_DRAWS:
+            return
+        seed = int(state.seed.random_(-(2**63), 2**63 - 1))  # what torch.randint draws, in half its time
+        theta, *divergence = applied(_JointStep, self, plan, samples, seed, *plan.parameters)
+        for layer, own in zip(plan.drawing, theta.split_with_sizes(plan.widths, 1), strict=True):
+            state.ready[layer] = own
+        for seat in plan.seats:
+            state.versions[seat.layer] = seat.mu._version + seat.log_sigma._version + seat.mask._version
+        if plan.bounds is not None:
+            state.divergence = Divergence(*divergence)
+
+    def _holds(self, plan: _Plan, leader: MultiplicativeNoise) -> bool:
+        if plan.with_divergence != self._divergence_wanted or len(plan.seats) != len(self._layers()):
+            return False
+        if plan.leading_bounds != (leader.log_a, leader.log_b):
+            return False
+        for layer, mu, log_sigma, mask, addresses, mask_version, state in plan.seats:
+            parameters = layer._parameters
+            if (
+                parameters["mu"] is not mu
+                or parameters["log_sigma"] is not log_sigma
+                or layer._buffers["mask"] is not mask
+                or mask._version != mask_version
+                or (mu.data_ptr(), log_sigma.data_ptr(), mask.data_ptr()) != addresses
+                or (layer.training, layer.draws_jointly, layer.log_a, layer.log_b) != state
+            ):
+                return False
+        return True
+
+    def _plan(self, leader: MultiplicativeNoise) -> _Plan:
+        leading_bounds = leader.log_a, leader.log_b
+        seats = [_seat(layer) for layer in self._layers()]
+        plain = [_is_plain(seat.mu, seat.log_sigma, seat.mask) for seat in seats]
         with_divergence = self._divergence_wanted and all(plain)
-        layers: list[MultiplicativeNoise] = []
+        joining: list[_Seat] = []
         places: list[int] = []
-        tensors: list[tuple[Tensor, Tensor, Tensor]] = []
-        for (layer, qualified, own), usable in zip(found, plain, strict=True):
-            draws = usable and qualified and layer.training and (layer.log_a, layer.log_b) == bounds
+        for seat, usable in zip(seats, plain, strict=True):
+            draws = usable and seat.state == (True, True, *leading_bounds)
             if draws:
-                places.append(len(layers))
+                places.append(len(joining))
             if draws or with_divergence:
-                layers.append(layer)
-                tensors.append(own)
-        mu, log_sigma, masks = zip(*tensors, strict=True) if tensors else ((), (), ())
-        sizes = np.array([m.shape[0] for m in mu], np.int64)
-        addresses = np.array([[t.data_ptr() for t in row] for row in (mu, log_sigma, masks)], np.int64)
+                joining.append(seat)
+        sizes = np.array([seat.mu.shape[0] for seat in joining], np.int64)
+        addresses = np.array([seat.addresses for seat in joining], np.int64).reshape(-1, 3).T.copy()
+        drawn = sizes[places]
         return _Plan(
-            key=key,
-            layers=layers,
-            drawing=[layers[i] for i in places],
-            names={layer: self._names.get(layer, "") for layer in layers},
-            parameters=(*mu, *log_sigma),
-            masks=masks,
+            seats=seats,
+            leading_bounds=leading_bounds,
+            with_divergence=self._divergence_wanted,
+            drawing=[joining[place].layer for place in places],
+            whole={seat.layer for seat in joining if bool(seat.mask.all())},
+            layers=[seat.layer for seat in joining],
+            parameters=(*(seat.mu for seat in joining), *(seat.log_sigma for seat in joining)),
             sizes=sizes,
-            drawn=sizes[places],
+            splits=sizes.tolist() * 2,
+            drawn=drawn,
+            widths=drawn.tolist(),
+            width=int(drawn.sum()),
             starts=(np.cumsum(sizes) - sizes)[places],
             addresses=addresses,
             draw_addresses=np.ascontiguousarray(addresses[:, places]),
-            draw_bounds=bounds,
-            bounds=np.array([[layer.log_a for layer in layers], [layer.log_b for layer in layers]])
-            if with_divergence
-            else None,
+            bounds=np.array([seat.state[2:] for seat in joining]).T.copy() if with_divergence else None,
         )
 
+    def raise_unusable(self, layers: list[MultiplicativeNoise], structure: int) -> None:
+        """Say which layer and structure the first unusable one is, counted through these layers."""
+        names = {member(): name for member, name in self._members}
+        for layer in layers:
+            if structure < layer.num_structures:
+                raise_unusable(layer.mu, layer.log_sigma, structure, names[layer])
+            structure -= layer.num_structures
 
-def _tensors(layer: MultiplicativeNoise) -> tuple[Tensor, Tensor, Tensor]:
-    # Not by attribute: a module looks those up in Python, a dozen times a layer and step.
+
+def _seat(layer: MultiplicativeNoise) -> _Seat:
+    mu, log_sigma, mask = layer.mu, layer.log_sigma, layer.mask
+    addresses = mu.data_ptr(), log_sigma.data_ptr(), mask.data_ptr()
+    state = layer.training, layer.draws_jointly, layer.log_a, layer.log_b
+    return _Seat(layer, mu, log_sigma, mask, addresses, mask._version, state)
+
+
+def _version(layer: MultiplicativeNoise) -> int:
+    """Grows with every change in place of the parameters or the mask."""
+    # Not by attribute: a module looks those up in Python, which costs more than all the rest here.
     parameters: dict[str, Any] = layer._parameters
-    return parameters["mu"], parameters["log_sigma"], layer._buffers["mask"]  # type: ignore[return-value]
-
-
-def _key(member: tuple[MultiplicativeNoise, bool]) -> tuple[Any, ...]:
-    """What a plan depends on of one layer."""
-    layer, qualified = member
-    mu, log_sigma, mask = _tensors(layer)
-    own = (layer.training, layer.log_a, layer.log_b, mu.requires_grad, log_sigma.requires_grad)
-    return qualified, own, id(mu), mu.data_ptr(), log_sigma.data_ptr(), mask.data_ptr()
-
-
-def _versions(layer: MultiplicativeNoise) -> Versions:
-    mu, log_sigma, mask = _tensors(layer)
-    return mu._version, log_sigma._version, mask._version
+    mask: Any = layer._buffers["mask"]
+    version: int = parameters["mu"]._version + parameters["log_sigma"]._version + mask._version
+    return version
 
 
 def _is_plain(*tensors: Tensor) -> bool:
@@ -237,63 +287,54 @@ def _qualifies(layer: MultiplicativeNoise, x: Tensor) -> bool:
 
 
 class _JointStep(torch.autograd.Function):
-    """θ of the layers that draw, then the divergence of all, if it is wanted.
+    """θ of the layers that draw, side by side, then the divergence of all, if it is wanted.
 
     Keeps the derivatives, not the parameters, so that parts of it can be differentiated at different times.
     """
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, samples: int, *_parameters: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, team: Team, plan: _Plan, samples: int, seed: int, *_parameters: Tensor) -> Any:
         ctx.plan, ctx.divergence = plan, None
         ctx.set_materialize_grads(False)
-        drawn = plan.drawn.tolist()
-        thetas = tuple([torch.empty(samples, size) for size in drawn])
-        ctx.derivatives = np.empty((2, samples, sum(drawn)), np.float32)
-        places = np.array([t.data_ptr() for t in thetas], np.int64)
-        seed = int(torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64))
+        theta = torch.empty(samples, plan.width)
+        ctx.derivatives = np.empty((2, samples, plan.width), np.float32)
         bad = noise_cpu.joint_draw(
-            plan.draw_addresses, places, plan.drawn, plan.draw_bounds, seed, ctx.derivatives
+            plan.draw_addresses, plan.drawn, plan.leading_bounds, seed, theta.numpy(), ctx.derivatives
         )
         if bad >= 0:
-            _raise_unusable(plan, plan.drawing, bad)
+            team.raise_unusable(plan.drawing, bad)
         if plan.bounds is None:
-            return thetas
-        ctx.divergence = np.empty((2, int(plan.sizes.sum())), np.float32)
+            return (theta,)
+        ctx.divergence = np.empty((2, sum(plan.splits) // 2), np.float32)
         values, kept, bad = noise_cpu.divergence(
             "float32", plan.addresses, plan.sizes, plan.bounds, ctx.divergence
         )
         if bad >= 0:
-            _raise_unusable(plan, plan.layers, bad)
+            team.raise_unusable(plan.layers, bad)
         counts = torch.from_numpy(kept)
         ctx.mark_non_differentiable(counts)
-        return *thetas, torch.from_numpy(np.array(values.sum())), torch.from_numpy(values), counts
+        return theta, torch.from_numpy(np.array(values.sum())), torch.from_numpy(values), counts
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_theta: Tensor | None, *by_divergence: Tensor | None) -> Any:
         plan: _Plan = ctx.plan
-        drawing = len(plan.drawing)
-        gradients = None
-        if ctx.divergence is not None:
-            by_total, by_values = grad_outputs[drawing : drawing + 2]
-            if by_total is not None or by_values is not None:
-                weights = np.zeros(plan.sizes.size) if by_values is None else by_values.numpy().copy()
-                weights += 0.0 if by_total is None else by_total.item()
-                gradients = noise_cpu.scaled_gradients("float32", plan.sizes, weights, ctx.divergence)
-        sizes = plan.sizes.tolist()
-        if gradients is None:
-            gradients = np.zeros((2, sum(sizes)), np.float32)
-        by_theta = [None if g is None else g.contiguous() for g in grad_outputs[:drawing]]
-        addresses = np.array([0 if g is None else g.data_ptr() for g in by_theta], np.int64)
-        noise_cpu.add_joint_gradients(addresses, plan.drawn, plan.starts, ctx.derivatives, gradients)
-        parts = torch.from_numpy(gradients)
-        return None, None, *parts[0].split(sizes), *parts[1].split(sizes)
+        gradients = _of_divergence(plan, ctx.divergence, *by_divergence[:2])
+        if by_theta is not None:
+            d_theta = by_theta.contiguous().numpy()
+            noise_cpu.add_joint_gradients(d_theta, plan.drawn, plan.starts, ctx.derivatives, gradients)
+        return None, None, None, None, *torch.from_numpy(gradients).flatten().split_with_sizes(plan.splits)
 
 
-def _raise_unusable(plan: _Plan, layers: list[MultiplicativeNoise], structure: int) -> None:
-    """Say which layer and structure the first unusable one is, counted through these layers."""
-    for layer in layers:
-        mu, log_sigma, _ = _tensors(layer)
-        if structure < len(mu):
-            raise_unusable(mu, log_sigma, structure, plan.names[layer])
-        structure -= len(mu)
+def _of_divergence(
+    plan: _Plan,
+    derivatives: NDArray[np.float32] | None,
+    by_total: Tensor | None = None,
+    by_values: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """The gradients by mu and log sigma that come of the divergence, (2, structures of all layers)."""
+    if derivatives is None or (by_total is None and by_values is None):
+        return np.zeros((2, sum(plan.splits) // 2), np.float32)
+    weights = np.zeros(plan.sizes.size) if by_values is None else by_values.numpy().copy()
+    weights += 0.0 if by_total is None else by_total.item()
+    return noise_cpu.scaled_gradients("float32", plan.sizes, weights, derivatives)

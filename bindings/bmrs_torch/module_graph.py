@@ -9,24 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from bmrs_torch.channels.weights import HOMOGENEOUS, NORMS
 from bmrs_torch.layer import MultiplicativeNoise
 
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
-# f(s·x) = s·f(x) for s ≥ 0, structure by structure: a factor may move from one side to the other.
-_HOMOGENEOUS_MODULES = (
-    nn.Identity,
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.Dropout,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
-    nn.MaxPool3d,
-    nn.AvgPool1d,
-    nn.AvgPool2d,
-    nn.AvgPool3d,
-)
 _HOMOGENEOUS_FUNCTIONS = (torch.relu, F.relu, F.leaky_relu, F.dropout, F.max_pool2d, F.avg_pool2d)
 
 
@@ -157,4 +144,4 @@ class ModuleGraph:
             return node.target in _HOMOGENEOUS_FUNCTIONS
         if node.op == "call_method":
             return node.target == "relu"
-        return isinstance(self._module(node), _HOMOGENEOUS_MODULES)
+        return isinstance(self._module(node), HOMOGENEOUS)

@@ -53,20 +53,23 @@ def multiplicative_noise(
         Multiplied onto θ: 0 for a pruned structure, else 1. No gradient flows to it.
     seed : int64 Tensor of one element, optional
         The noise is a pure function of it: Philox4x32-10 keyed by the seed and counted by (sample,
-        structure), structure or element. By default drawn from torch's generator.
+        structure), structure or element; the same on every device, up to rounding. By default drawn from
+        torch's generator of the device of `x`.
     generator : torch.Generator, optional
-        Where the seed is drawn from; on the CPU unless it lives elsewhere.
+        Where the seed is drawn from; on any device, but one of another device is waited for.
 
     Returns
     -------
     Tensor
-        Shape and dtype of `x`. θ is computed in float64.
+        Shape and dtype of `x`. θ is computed in float32, for a float64 `x` in float64.
 
     Raises
     ------
     ValueError
         For an axis outside `x` or of another length than `mu`; an unknown `share`; bounds out of order; a
-        mask of another shape; parameters that are not finite; both a seed and a generator.
+        mask of another shape; both a seed and a generator. For parameters that are not finite, or a
+        log_sigma beyond ±80 (±700 for float64), on the CPU; on a GPU, which nobody waits for, the results of
+        such a structure are NaN.
     TypeError
         For another dtype of `x`, the parameters, the mask or the seed.
 
@@ -88,7 +91,7 @@ def multiplicative_noise(
         mask = torch.ones_like(mu, requires_grad=False)
     check_mask(mask, mu)
     if seed is None:
-        seed = draw_seed(generator)
+        seed = draw_seed(generator, x.device)
     elif generator is not None:
         raise ValueError("give a seed or a generator to draw it from, not both")
     check_seed(seed)
@@ -96,13 +99,17 @@ def multiplicative_noise(
     return apply_noise(x, mu, log_sigma, mask, seed, layout)
 
 
-def draw_seed(generator: torch.Generator | None = None) -> Tensor:
+def draw_seed(generator: torch.Generator | None = None, device: torch.device | None = None) -> Tensor:
     """Draw a 64-bit seed from torch's generator, so that torch.manual_seed governs the noise.
 
     Parameters
     ----------
     generator : torch.Generator, optional
-        torch's default CPU generator if left out.
+        torch's default generator of the device if left out.
+    device : torch.device, optional
+        Where the noise is wanted, if no generator says where to draw: a GPU draws its own seed, so that nothing
+        is copied or waited for and a captured graph draws anew at each replay. The CPU if left out, and for
+        devices other than GPUs.
 
     Returns
     -------
@@ -115,5 +122,8 @@ def draw_seed(generator: torch.Generator | None = None) -> Tensor:
     >>> draw_seed(torch.Generator().manual_seed(0)).equal(draw_seed(torch.Generator().manual_seed(0)))
     True
     """
-    device = torch.device("cpu") if generator is None else generator.device
+    if generator is not None:
+        device = generator.device
+    elif device is None or device.type != "cuda":
+        device = torch.device("cpu")
     return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)

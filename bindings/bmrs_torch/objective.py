@@ -117,5 +117,7 @@ def elbo_loss(
     kl = divergence(noise_layers(model))
     if kl_scale == "elbo":
         return torch.add(nll_mean, kl.total.to(nll_mean.dtype), alpha=kl_weight / num_samples)
-    mean_of_means = (kl.values / kl.kept)[kl.kept > 0].mean()
+    # Of the layers that keep any; counted without looking, which on a GPU would be waiting.
+    some = kl.kept > 0
+    mean_of_means = torch.where(some, kl.values / kl.kept.clamp_min(1), 0.0).sum() / some.sum()
     return torch.add(nll_mean, mean_of_means.to(nll_mean.dtype), alpha=kl_weight)

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from bmrs_kernels.contract import SHARES, Layout
 from bmrs_torch import cpu
-from bmrs_torch.reference import reference_backward, reference_forward
 
-__all__ = ["apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
+__all__ = ["applied", "apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
 
 _LAYOUT = "int axis, int share, float log_a, float log_b"
 _library = torch.library.Library("bmrs", "DEF")
@@ -81,7 +80,7 @@ def apply_noise(
     """Multiply checked `x` by noise and mask, differentiably."""
     refuse_transforms()
     if _is_eager(x):
-        result: Tensor = _Noise.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
+        result: Tensor = applied(_Noise, x, mu, log_sigma, mask, seed, layout)
         return result
     axis, share, log_a, log_b = layout
     code = SHARES.index(share)
@@ -124,9 +123,17 @@ class _Noise(torch.autograd.Function):
         return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
 
 
+def applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """Apply an autograd.Function outside the transforms of torch.func.
+
+    Its own `apply` first goes through the arguments for what such transforms left, which small layers feel.
+    """
+    return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
+
+
 def scaled(x: Tensor, theta: Tensor, axis: int) -> Tensor:
     """Multiply float32 `x` on the CPU by noise per sample, drawn already: (samples, structures)."""
-    result: Tensor = _Scaled.apply(x, theta, axis)  # type: ignore[no-untyped-call]
+    result: Tensor = applied(_Scaled, x, theta, axis)
     return result
 
 
@@ -162,14 +169,18 @@ def _noise_backward_cpu(
 
 
 def _noise_cuda(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *layout: Any) -> Tensor:
-    return reference_forward(x, mu, log_sigma, mask, seed, _layout(*layout))
+    from bmrs_torch import cuda
+
+    return cuda.noise_forward(x, mu, log_sigma, mask, seed, _layout(*layout))
 
 
 def _noise_backward_cuda(
     dy: Tensor, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    from bmrs_torch import cuda
+
     *layout, want_dx = rest
-    return reference_backward(dy, x, mu, log_sigma, mask, seed, _layout(*layout), want_dx)
+    return cuda.noise_backward(dy, x, mu, log_sigma, mask, seed, _layout(*layout), want_dx)
 
 
 def _noise_fake(x: Tensor, *_rest: Any) -> Tensor:

@@ -16,16 +16,20 @@ Shapes
 Dtypes
     x, y, dy, dx: float32, float64, bfloat16 or float16; arithmetic in float64 for float64, else in float32,
     one rounding at the end. mu, log_sigma and their gradients float32 (float64 for float64). Sums over
-    samples and positions are carried in float64 beyond short float32 runs.
+    samples and positions are carried in float64 beyond short float32 runs; on a GPU, in float32 by a tree of
+    fixed shape whose upper levels are compensated.
 Determinism
-    Bit for bit the same for the same seed, whatever the number of threads.
+    Bit for bit the same for the same seed, whatever the number of threads. Between implementations the words
+    are the same, and theta up to the rounding of their elementary functions.
 Masks
     Where the mask is 0, y and dx are exactly 0, whatever x and dy hold there, dmu = dlog_sigma = 0, and mu
     and log_sigma are not looked at.
 Errors
     A mu or log_sigma that is not finite, or a log_sigma beyond +-`LOG_SIGMA_LIMIT` (sigma would leave
     float32; in float64 beyond +-`LOG_SIGMA_LIMIT_FLOAT64`), where the mask is not 0: nothing is computed,
-    and the first such structure is named.
+    and the first such structure is named. An implementation that does not wait for its result (on a GPU: the
+    host would have to) answers NaN instead, in all of that structure's y, dx, dmu and dlog_sigma and nowhere
+    else.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bmrs_kernels.contract import Layout
 
-__all__ = ["SPEC", "Plan", "plan"]
+__all__ = ["SPEC", "Plan", "Strides", "four_strides", "plan"]
 
 # A row of noise has at least this many draws where there are as many, and per-element noise on the
 # elements of one structure is drawn together with that of others up to the second number.
@@ -97,7 +97,7 @@ def _merged(sizes: tuple[int, ...], strides: Strides) -> int | None:
     return kept[-1][1] if kept else 0
 
 
-def _four_strides(shape: tuple[int, ...], strides: Strides, axis: int, samples: int) -> Strides | None:
+def four_strides(shape: tuple[int, ...], strides: Strides, axis: int, samples: int) -> Strides | None:
     """Strides of [samples, positions, structures, elements], or None where axes can't be merged."""
     first = strides[0] if samples else 0
     before = _merged(shape[samples:axis], strides[samples:axis])
@@ -137,7 +137,7 @@ def plan(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layou
     """
     axis, share = layout.axis, layout.share
     samples = int(share == "sample" and axis > 0)
-    found = [_four_strides(shape, strides, axis, samples) for strides in all_strides]
+    found = [four_strides(shape, strides, axis, samples) for strides in all_strides]
     if any(strides is None for strides in found):
         return None
     tensors = tuple(strides for strides in found if strides is not None)

@@ -6,6 +6,7 @@ is computed.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bmrs_kernels.numba_joint import JointKernels
     from bmrs_kernels.numba_kl import KlKernels
     from bmrs_kernels.numba_noise import NoiseKernels
+    from bmrs_kernels.numba_scale import ScaleKernels
 
 __all__ = [
     "add_joint_gradients",
@@ -117,23 +119,22 @@ def noise_backward(
     return bad
 
 
-def scale_forward(dtype: str, plan: Plan, tensors: tuple[int, int], theta: int) -> None:
-    """Write y = x theta for noise per sample that is drawn already.
+def scale_forward(plan: Plan, tensors: tuple[int, int], theta: tuple[int, int]) -> None:
+    """Write y = x theta for noise per sample that is drawn already, in float32.
 
     Parameters
     ----------
-    dtype, plan, tensors
+    plan, tensors
         As for :func:`noise_forward`.
-    theta : int
-        Address of [samples, structures], contiguous, float64 for float64, else float32.
+    theta : tuple of int
+        Address of [samples, structures], and elements from one sample's to the next.
     """
-    _noise_kernels(dtype).scale_forward(plan.spec_address, *tensors, theta, plan.units, plan.width)
+    _scale_kernels().forward(plan.spec_address, *tensors, *theta, plan.units, plan.width)
 
 
-def scale_backward(dtype: str, plan: Plan, tensors: tuple[int, int, int], theta: int, d_theta: int) -> None:
-    """Write dx and the gradient of theta, of its shape and type; see :func:`noise_backward`."""
-    kernels = _noise_kernels(dtype)
-    kernels.scale_backward(plan.spec_address, *tensors, theta, d_theta, plan.units, plan.width)
+def scale_backward(plan: Plan, tensors: tuple[int, int, int], theta: tuple[int, int], d_theta: int) -> None:
+    """Write dx and, at the address `d_theta`, the contiguous gradient of theta; see :func:`scale_forward`."""
+    _scale_kernels().backward(plan.spec_address, *tensors, *theta, d_theta, plan.units, plan.width)
 
 
 def divergence(
@@ -177,10 +178,10 @@ def scaled_gradients(
 
 def joint_draw(
     addresses: NDArray[np.int64],
-    theta: NDArray[np.int64],
     sizes: NDArray[np.int64],
     bounds: tuple[float, float],
     seed: int,
+    theta: NDArray[np.float32],
     derivatives: NDArray[np.float32],
 ) -> int:
     """Draw the noise of several layers in float32; return -1 or the first bad structure.
@@ -189,45 +190,43 @@ def joint_draw(
     ----------
     addresses : ndarray of int64, shape (3, layers)
         Of mu, log_sigma and mask of each layer, contiguous.
-    theta : ndarray of int64, shape (layers,)
-        Where theta goes, [samples, structures].
     sizes : ndarray of int64
         Structures of each layer.
     bounds : tuple of float
         log_a and log_b.
     seed : int
         64 bits, signed.
+    theta : ndarray, shape (samples, structures of all layers)
+        Where it goes.
     derivatives : ndarray, shape (2, samples, structures of all layers)
         Where those of theta by mu and log_sigma go.
     """
     draw = _joint_kernels().draw
-    return int(draw(*addresses, theta, sizes, *bounds, seed, derivatives[0], derivatives[1]))
+    return int(draw(*addresses, sizes, *bounds, seed, theta, *derivatives))
 
 
 def add_joint_gradients(
-    addresses: NDArray[np.int64],
+    d_theta: NDArray[np.float32],
     sizes: NDArray[np.int64],
     starts: NDArray[np.int64],
     derivatives: NDArray[np.float32],
     gradients: NDArray[np.float32],
 ) -> None:
-    """Add the gradients by mu and log_sigma that come of the layers' dtheta.
+    """Add the gradients by mu and log_sigma that come of that of theta.
 
     Parameters
     ----------
-    addresses : ndarray of int64
-        Of the gradient of each layer's theta, contiguous; 0 for none.
-    sizes, derivatives
-        As for :func:`joint_draw`.
+    d_theta, sizes, derivatives
+        Of the shapes that :func:`joint_draw` takes.
     starts : ndarray of int64
         Where each layer's structures start in `gradients`.
     gradients : ndarray, shape (2, structures)
         What is added to.
     """
-    reduce = _joint_kernels().reduce
-    reduce(addresses, sizes, starts, derivatives[0], derivatives[1], gradients[0], gradients[1])
+    _joint_kernels().reduce(d_theta, sizes, starts, *derivatives, *gradients)
 
 
+@functools.cache
 def _noise_kernels(dtype: str) -> NoiseKernels:
     # Imported when first needed: binding the formulas to Numba takes longer than an import should.
     from bmrs_kernels.numba_noise import noise_kernels
@@ -235,13 +234,22 @@ def _noise_kernels(dtype: str) -> NoiseKernels:
     return noise_kernels(dtype)
 
 
+@functools.cache
 def _kl_kernels(dtype: str) -> KlKernels:
     from bmrs_kernels.numba_kl import kl_kernels
 
     return kl_kernels(dtype)
 
 
+@functools.cache
 def _joint_kernels() -> JointKernels:
     from bmrs_kernels.numba_joint import joint_kernels
 
     return joint_kernels()
+
+
+@functools.cache
+def _scale_kernels() -> ScaleKernels:
+    from bmrs_kernels.numba_scale import scale_kernels
+
+    return scale_kernels()

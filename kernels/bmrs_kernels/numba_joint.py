@@ -39,13 +39,12 @@ class JointKernels(NamedTuple):
     Parameters
     ----------
     draw : callable
-        ``(mu, log_sigma, mask, theta, sizes, log_a, log_b, seed, by_mu, by_log_sigma) -> bad``: arrays of the
-        layers' addresses and sizes in; theta of each layer, [samples, its structures], and the derivatives,
-        [samples, all structures], out. Returns the first structure, counted through all layers, whose
-        parameters are unusable, or -1.
+        ``(mu, log_sigma, mask, sizes, log_a, log_b, seed, theta, by_mu, by_log_sigma) -> bad``: arrays of the
+        layers' addresses and sizes in; theta and its derivatives, each [samples, structures], out. Returns
+        the first structure, counted through all layers, whose parameters are unusable, or -1.
     reduce : callable
-        ``(d_theta, sizes, starts, by_mu, by_log_sigma, d_mu, d_log_sigma)``: add what
-        comes of theta's gradients to those of all structures; an address of 0 stands for a gradient of 0.
+        ``(d_theta, sizes, starts, by_mu, by_log_sigma, d_mu, d_log_sigma)``: add what comes of the gradient
+        of theta to those of all structures, where those of each layer start.
     """
 
     draw: Any
@@ -67,11 +66,11 @@ def _draw(
     mu_addresses: Any,
     log_sigma_addresses: Any,
     mask_addresses: Any,
-    theta_addresses: Any,
     sizes: Any,
     log_a: Any,
     log_b: Any,
     seed: Any,
+    theta: Any,
     by_mu: Any,
     by_log_sigma: Any,
 ) -> Any:
@@ -94,25 +93,18 @@ def _draw(
     words = np.empty(width + 8, np.uint32)
     scratch = np.empty(width, np.uint32)
     values = np.empty(width, np.float32)
-    theta = np.empty(width, np.float32)
     for n in range(samples):
         offset = fill_words(seed, n * width, width, words)
         ordered = sorted_words(words[offset : offset + width], order, starts, scratch)
-        draw_gradients(ordered, log_a, log_b, table, starts, theta, by_mu[n], by_log_sigma[n])
-        unsorted(theta, order, starts, values)
+        draw_gradients(ordered, log_a, log_b, table, starts, theta[n], by_mu[n], by_log_sigma[n])
+        unsorted(theta[n], order, starts, values)
         unsorted(by_mu[n], order, starts, values)
         unsorted(by_log_sigma[n], order, starts, values)
-        begin = 0
-        for layer in range(sizes.size):
-            size = sizes[layer]
-            own = carray(address_to_pointer(theta_addresses[layer]), samples * size, np.float32)
-            own[n * size : (n + 1) * size] = theta[begin : begin + size]
-            begin += size
     return -1
 
 
 def _reduce(
-    d_theta_addresses: Any,
+    d_theta: Any,
     sizes: Any,
     starts: Any,
     by_mu: Any,
@@ -120,26 +112,23 @@ def _reduce(
     d_mu: Any,
     d_log_sigma: Any,
 ) -> None:
-    samples = by_mu.shape[0]
+    samples, width = d_theta.shape
+    total_mu = np.zeros(width, np.float64)
+    total_log_sigma = np.zeros(width, np.float64)
+    for n in range(samples):
+        g = d_theta[n]
+        left = by_mu[n]
+        right = by_log_sigma[n]
+        for c in range(width):
+            # A pruned structure has derivatives of 0, and its gradient may be anything.
+            total_mu[c] += g[c] * left[c] if left[c] != 0 else left[c]
+            total_log_sigma[c] += g[c] * right[c] if right[c] != 0 else right[c]
     begin = 0
     for layer in range(sizes.size):
-        size = sizes[layer]
-        total_mu = np.zeros(size, np.float64)
-        total_log_sigma = np.zeros(size, np.float64)
-        if d_theta_addresses[layer] != 0:
-            d_theta = carray(address_to_pointer(d_theta_addresses[layer]), samples * size, np.float32)
-            for n in range(samples):
-                g = d_theta[n * size : (n + 1) * size]
-                left = by_mu[n][begin : begin + size]
-                right = by_log_sigma[n][begin : begin + size]
-                for c in range(size):
-                    # A pruned structure has derivatives of 0, and its gradient may be anything.
-                    total_mu[c] += g[c] * left[c] if left[c] != 0 else left[c]
-                    total_log_sigma[c] += g[c] * right[c] if right[c] != 0 else right[c]
-        for c in range(size):
-            d_mu[starts[layer] + c] += total_mu[c]
-            d_log_sigma[starts[layer] + c] += total_log_sigma[c]
-        begin += size
+        for c in range(sizes[layer]):
+            d_mu[starts[layer] + c] += total_mu[begin + c]
+            d_log_sigma[starts[layer] + c] += total_log_sigma[begin + c]
+        begin += sizes[layer]
 
 
 @functools.cache
@@ -153,10 +142,10 @@ def joint_kernels() -> JointKernels:
     }
     addresses, table, row = "int64[::1]", "float32[:,::1]", "float32[::1]"
     draw = (
-        f"int64({addresses}, {addresses}, {addresses}, {addresses}, {addresses}, float64, float64, int64, "
-        f"{table}, {table})"
+        f"int64({addresses}, {addresses}, {addresses}, {addresses}, float64, float64, int64, "
+        f"{table}, {table}, {table})"
     )
-    reduce = f"void({addresses}, {addresses}, {addresses}, {table}, {table}, {row}, {row})"
+    reduce = f"void({table}, {addresses}, {addresses}, {table}, {table}, {row}, {row})"
     with announcing("the joint draw"):
         return JointKernels(
             cached_njit(_draw, name="joint", signature=draw, **names),

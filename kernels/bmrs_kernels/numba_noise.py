@@ -32,7 +32,6 @@ STRETCH = 32
 # No array ends before what is read from it: sizes are the plan's business.
 ENDLESS = 1 << 60
 
-ROWS = SPEC["rows"]
 TILE = SPEC["tile"]
 POSITIONS = SPEC["positions"]
 CHUNK = SPEC["chunk"]
@@ -77,59 +76,12 @@ class NoiseKernels(NamedTuple):
         ``(sums, tasks, width, structures, repeats, d_mu, d_log_sigma)``: add up the tasks' sums in order.
     backward_serial : callable
         ``(plan, dy, …, log_b, units, tasks, width, d_mu, d_log_sigma)``: all tasks and their sum.
-    scale_forward : callable
-        ``(plan, x, y, theta, units, width)``: all units with noise already drawn.
-    scale_backward : callable
-        ``(plan, dy, x, dx, theta, d_theta, units, width)``: likewise; the gradient of theta is written.
     """
 
     forward: Any
     backward: Any
     reduce: Any
     backward_serial: Any
-    scale_forward: Any
-    scale_backward: Any
-
-
-def _scale_forward(
-    plan_address: Any, x_address: Any, y_address: Any, theta_address: Any, units: Any, width: Any
-) -> None:
-    spec = carray(address_to_pointer(plan_address), STRIDES + 8, np.int64)
-    x = carray(address_to_pointer(x_address), ENDLESS, STORE)
-    y = carray(address_to_pointer(y_address), ENDLESS, STORE)
-    theta = carray(address_to_pointer(theta_address), (spec[ROWS], width), REAL)
-    for unit in range(units):
-        row = unit // spec[CHUNKS]
-        begin = (unit % spec[CHUNKS]) * spec[CHUNK]
-        tile_forward(spec, x, y, row, begin, min(begin + spec[CHUNK], spec[POSITIONS]), theta[row])
-
-
-def _scale_backward(
-    plan_address: Any,
-    dy_address: Any,
-    x_address: Any,
-    dx_address: Any,
-    theta_address: Any,
-    d_theta_address: Any,
-    units: Any,
-    width: Any,
-) -> None:
-    spec = carray(address_to_pointer(plan_address), STRIDES + 12, np.int64)
-    dy = carray(address_to_pointer(dy_address), ENDLESS, STORE)
-    x = carray(address_to_pointer(x_address), ENDLESS, STORE)
-    dx = carray(address_to_pointer(dx_address), ENDLESS, STORE)
-    theta = carray(address_to_pointer(theta_address), (spec[ROWS], width), REAL)
-    d_theta = carray(address_to_pointer(d_theta_address), (spec[ROWS], width), REAL)
-    d_theta[:] = 0
-    stretch = np.empty(width, REAL)
-    products = np.empty(width, np.float64)
-    for unit in range(units):
-        row = unit // spec[CHUNKS]
-        begin = (unit % spec[CHUNKS]) * spec[CHUNK]
-        end = min(begin + spec[CHUNK], spec[POSITIONS])
-        tile_backward(spec, dy, x, dx, row, begin, end, theta[row], stretch, products, dx_address != 0)
-        for i in range(width):
-            d_theta[row, i] += products[i]
 
 
 def _forward(
@@ -360,8 +312,6 @@ _SIGNATURES = {
     "backward": f"int64({_ADDRESSES}, {_ADDRESSES}, int64, {_REST}, int64)",
     "reduce": "void(int64, int64, int64, int64, int64, int64, int64)",
     "backward_serial": f"int64({_ADDRESSES}, {_ADDRESSES}, int64, {_REST}, int64, int64, int64)",
-    "scale_forward": f"void({_ADDRESSES}, {_ADDRESSES})",
-    "scale_backward": f"void({_ADDRESSES}, {_ADDRESSES}, int64, int64)",
 }
 
 
@@ -372,7 +322,7 @@ def noise_kernels(dtype: str) -> NoiseKernels:
     names: dict[str, Any] = {"REAL": np.dtype(real).type, "STORE": STORAGE[dtype], **DRAWS[real]}
     with announcing(f"the noise kernels of {dtype}"):
         names |= row_kernels(real) | tile_kernels(dtype) | run_kernels(dtype, names)
-        for text in (_forward, _backward, _reduce, _backward_serial, _scale_forward, _scale_backward):
+        for text in (_forward, _backward, _reduce, _backward_serial):
             name = text.__name__[1:]
             names[name] = cached_njit(text, name=dtype, signature=_SIGNATURES[name], **names)
     return NoiseKernels(*(names[name] for name in NoiseKernels._fields))

@@ -1,9 +1,9 @@
 """The formulas of bmrs_core bound to Triton, in float32, for inlining into GPU kernels.
 
-`FORMULAS` holds every public formula by its name in `bmrs_core.backends.formula` as a function for
-other Triton kernels to call on float32 tiles (bounds included: a float64 scalar would turn the whole
-formula into float64). The texts are those of the CPU, with a 24-point quadrature rule, whose truncation
-is below float32's precision.
+`FORMULAS` holds every public formula by its name in `bmrs_core.backends.formula`, and `TEXTS` every text by
+that of its function in `bmrs_core.formulas`, as functions for other Triton kernels to call on float32 tiles
+(bounds included: a float64 scalar would turn the whole formula into float64). The texts are
+those of the CPU, with a 24-point quadrature rule, whose truncation is below float32's precision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bmrs_core.backends.clone import clone_formulas, scalar_constants
 from bmrs_core.backends.formula import FORMULAS as PUBLIC
 from bmrs_core.formulas.constants import FLOAT32_RULES, FLOAT32_SCALARS
 
-__all__ = ["FORMULAS"]
+__all__ = ["FORMULAS", "TEXTS"]
 
 # The compiler wants compile-time constants; the interpreter fails on `constexpr OP tensor`.
 _interpreted = triton.knobs.runtime.interpret
@@ -28,8 +28,8 @@ _range: Any = range if _interpreted else tl.static_range
 
 @triton.jit
 def exp(x):
-    """e^x."""
-    return tl.exp(x)
+    """e^x as the machine computes it, rounding x log2 e: within |x| eps, in the interpreter too."""
+    return tl.exp2(x * 1.4426950408889634)
 
 
 @triton.jit
@@ -86,7 +86,25 @@ def expm1(x):
     s = s * x + 1.0 / 24.0
     s = s * x + 1.0 / 6.0
     s = s * x + 0.5
-    return tl.where(tl.abs(x) < 0.5, x + x * x * s, tl.exp(x) - 1.0)
+    return tl.where(tl.abs(x) < 0.5, x + x * x * s, exp(x) - 1.0)
+
+
+@triton.jit
+def log_of_tail(x):
+    """Natural logarithm of a normal x <= 1/2, within 3.7e-8 and rounding; half the price of the full one.
+
+    x = 2^k (1 + f) with f from sqrt(1/2) - 1 to sqrt(2) - 1; log(1 + f) is a minimax polynomial.
+    """
+    bits = x.to(tl.int32, bitcast=True)
+    shifted = (bits - 0x3F3504F3) & -0x800000
+    f = (bits - shifted).to(tl.float32, bitcast=True) - 1.0
+    p = -0.10034243017435074 * f + 0.16335585713386536
+    p = p * f - 0.1732608526945114
+    p = p * f + 0.1988828480243683
+    p = p * f - 0.24961458146572113
+    p = p * f + 0.33335262537002563
+    p = p * f - 0.500005841255188
+    return shifted.to(tl.float32) * 8.262958405176314e-08 + (f + f * f * p)  # log(2) / 2^23
 
 
 def _one_regime_4(x0, x1, x2, x3):
@@ -115,7 +133,8 @@ def _one_regime_9(x0, x1, x2, x3, x4, x5, x6, x7, x8):
 _COMBINED = {(4, 1): _one_regime_4, (5, 2): _two_regimes_5, (6, 1): _one_regime_6, (9, 1): _one_regime_9}
 
 
-def _bind() -> dict[str, Any]:
+def _texts(**others: Any) -> dict[str, Any]:
+    """Every formula by name, with other primitives where some are given."""
     primitives = {
         "absolute": absolute,
         "decay": exp,
@@ -127,6 +146,7 @@ def _bind() -> dict[str, Any]:
         "minimum": minimum,
         "sqrt": sqrt,
         "where": where,
+        **others,
     }
     values = {**scalar_constants(), **FLOAT32_SCALARS}
     scalars = {name: _constant(value) for name, value in values.items()}
@@ -134,8 +154,7 @@ def _bind() -> dict[str, Any]:
     # interpreter wants to find the language.
     names = {"range": _range, "Real": _constant(0.0), "Bool": _constant(0), "tl": tl}
     rules = {name: _constant(value) for name, value in FLOAT32_RULES.items()}
-    texts = clone_formulas(primitives, scalars, {**rules, **names}, triton.jit, __name__)
-    return {name: _combine(name, texts) for name in PUBLIC}
+    return clone_formulas(primitives, scalars, {**rules, **names}, triton.jit, __name__)
 
 
 def _combine(name: str, texts: dict[str, Any]) -> Any:
@@ -152,4 +171,7 @@ def _combine(name: str, texts: dict[str, Any]) -> Any:
     return triton.jit(clone)
 
 
-FORMULAS = _bind()
+TEXTS = _texts()
+FORMULAS = {name: _combine(name, TEXTS) for name in PUBLIC}
+# The logarithm of an interior draw is that of the smaller of two tails.
+TEXTS["interior_draw"] = _texts(log=log_of_tail)["interior_draw"]

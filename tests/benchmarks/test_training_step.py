@@ -14,7 +14,7 @@ from benchmarks.training_step import steps
 from benchmarks.training_step.measurement import wrong
 from benchmarks.training_step.naive_layer import NaiveNoise
 from benchmarks.training_step.networks import BATCH, NETWORKS, draw_batch
-from benchmarks.training_step.steps import NAIVE, OURS, VARIANTS, WITHOUT, Adam, Step, make_step
+from benchmarks.training_step.steps import FREE, NAIVE, OURS, VARIANTS, WITHOUT, Adam, Step, make_step
 from bmrs_torch import noise_layers
 
 CPU = torch.device("cpu")
@@ -101,7 +101,7 @@ def test_the_report_fits_120_columns_and_is_written_as_json_and_png(
     record = json.loads((tmp_path / "run.json").read_text())
     (network,) = record["networks"]
     assert network["paper"]["ratio"] == pytest.approx(11.39 / 2.31)
-    assert [one["variant"] for one in network["variants"]] == [WITHOUT, OURS, NAIVE]
+    assert [one["variant"] for one in network["variants"]] == [WITHOUT, OURS, FREE, NAIVE]
     assert network["variants"][0]["ratio"] == 1
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
 

@@ -152,13 +152,30 @@ def test_training_goes_on_as_it_would_have_masked(kind: Any, options: dict[str, 
     torch.testing.assert_close(smaller(x), masked(x), rtol=1e-9, atol=1e-9)
 
 
-def test_an_activation_that_is_not_zero_at_zero_is_refused_and_nothing_changes() -> None:
+def test_what_an_activation_makes_nonzero_stays_and_the_reason_is_given() -> None:
     model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 2)))
     noise_layers(model)["0.noise"].mask[1] = 0
+    with pytest.warns(UserWarning, match=r"not 0 where '2' takes it: in '1' 0 becomes .* \(f\(0\) ≠ 0"):
+        same = compact(model, torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+    assert widths(same) == [3]
+
+
+def test_a_model_that_answers_differently_each_time_is_refused() -> None:
+    class Restless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.inner(x) + torch.rand(2)
+            return answer
+
+    model = Restless()
+    noise_layers(model)["inner.0.noise"].mask[1] = 0
     optimizer = torch.optim.Adam(parameter_groups(model, 1e-3))
-    with pytest.raises(SurgeryError, match=r"f\(0\) ≠ 0"):
-        compact(model, torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), optimizer=optimizer)
-    assert noise_layers(model)["0.noise"].num_structures == 3
+    with pytest.raises(SurgeryError, match="from one evaluation to the next"):
+        compact(model, torch.ones(5, 4), optimizer=optimizer)
+    assert widths(model) == [3]
     assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {id(p) for p in model.parameters()}
 
 

@@ -250,8 +250,12 @@ def test_a_pruned_structure_is_zero_and_learns_nothing(x: Tensor) -> None:
     with torch.no_grad():
         layer.mask[2] = 0.0
         layer.mu[2] = float("nan")
+        first = model[0]
+        assert isinstance(first, nn.Linear)
+        first.bias[2] = float("inf")
     elbo_loss(model(x).square().mean(), model, num_samples=3).backward()
     assert layer.mu.grad is not None
+    assert bool(torch.isfinite(model(x)).all())
     assert layer.mu.grad[2] == 0
     assert bool(layer.mu.grad[[0, 1, 3, 4]].all())
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrs_torch import MultiplicativeNoise, insert_noise, noise_layers, ranks, scores
-from bmrs_torch.insertion import WithNoise
+from bmrs_torch.gates import WithNoise
 from bmrs_torch.pruning.criteria import CRITERIA
 from tests.bindings.networks import conv_with_norm, hopeless, images, mlp, noisy
 

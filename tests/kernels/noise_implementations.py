@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import SHARES, Layout
+from bmrs_torch import cuda
 from bmrs_torch.operators import apply_noise
 from bmrs_torch.reference import ReferenceNoise
 
 __all__ = ["IMPLEMENTATIONS", "TRUTH", "Implementation", "Outcome"]
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether this process runs Triton's kernels in its interpreter: then it runs them and nothing else."""
 
 Operation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Layout], Tensor]
 
@@ -27,14 +32,21 @@ class Outcome(NamedTuple):
 
 
 class Implementation(NamedTuple):
-    """One implementation: a differentiable function of x, mu, log_sigma, mask, seed and layout."""
+    """One implementation: a differentiable function of x, mu, log_sigma, mask, seed and layout.
+
+    It waits for its result, and so raises ValueError for unusable parameters, or does not, and answers NaN.
+    """
 
     name: str
     operation: Operation
     device: str = "cpu"
+    waits: bool = True
+    interpreted: bool = False
 
     def missing(self) -> str:
         """Why it cannot run here, or nothing."""
+        if self.interpreted != INTERPRETED:
+            return f"it runs {'only' if self.interpreted else 'not'} where TRITON_INTERPRET is 1"
         return (
             "" if self.device == "cpu" or torch.cuda.is_available() else f"there is no {self.device} device"
         )
@@ -68,6 +80,31 @@ def _operator(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tens
     return y
 
 
+class _Triton(torch.autograd.Function):
+    """The binding for CUDA on CPU tensors, which the interpreter takes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    ) -> Tensor:
+        ctx.save_for_backward(x, mu, log_sigma, mask, seed)
+        ctx.layout = layout
+        return cuda.noise_forward(x, mu, log_sigma, mask, seed, layout)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        want_dx = ctx.needs_input_grad[0]
+        dx, d_mu, d_log_sigma = cuda.noise_backward(
+            grad_outputs[0], *ctx.saved_tensors, ctx.layout, want_dx
+        )
+        return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
+
+
+def _triton(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout) -> Tensor:
+    y: Tensor = _Triton.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
+    return y
+
+
 TRUTH = Implementation("reference", _reference)
 """Computed on float64 copies of the arguments, it is what all others are compared with."""
 
@@ -75,5 +112,6 @@ IMPLEMENTATIONS = (
     TRUTH,
     Implementation("numba", apply_noise),
     Implementation("operator-cpu", _operator),
-    Implementation("operator-cuda", _operator, "cuda"),
+    Implementation("operator-cuda", _operator, "cuda", waits=False),
+    Implementation("triton", _triton, waits=False, interpreted=True),
 )

@@ -313,15 +313,18 @@ def test_a_boolean_mask_and_parameters_of_other_dtypes(
     assert torch.equal(ours.d_mu, wide.d_mu.bfloat16())
 
 
-@pytest.mark.parametrize(
+UNUSABLE = pytest.mark.parametrize(
     ("mu", "log_sigma"), [(math.nan, 0.0), (math.inf, 0.0), (0.0, math.nan), (0.0, 81.0)]
 )
+
+
+@UNUSABLE
 @EVERY_SHARE
 def test_unusable_parameters_are_refused_in_both_passes(
     implementation: Implementation, mu: float, log_sigma: float, share: str
 ) -> None:
-    if implementation is TRUTH:
-        pytest.skip("the reference leaves the check to its callers")
+    if implementation is TRUTH or not implementation.waits:
+        pytest.skip("the reference leaves the check to its callers, and who does not wait cannot raise")
     mus, log_sigmas = everyday(4)
     layout = Layout(1, share, -20.0, 0.0)
     x = normal((6, 4), 3).requires_grad_()
@@ -335,6 +338,27 @@ def test_unusable_parameters_are_refused_in_both_passes(
         forward()
     with pytest.raises(ValueError, match="structure 2"):
         y.sum().backward()
+
+
+@UNUSABLE
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5)], ids=str)
+@EVERY_SHARE
+def test_who_does_not_wait_answers_nan_for_unusable_parameters(
+    implementation: Implementation, mu: float, log_sigma: float, shape: tuple[int, ...], share: str
+) -> None:
+    if implementation.waits:
+        pytest.skip("it raises an error, or leaves the check to its callers")
+    mus, log_sigmas = everyday(4)
+    layout = Layout(1, share, -20.0, 0.0)
+    x, dy = normal(shape, 3), normal(shape, 4)
+    usable = implementation.run(x, dy, (mus, log_sigmas), torch.ones(4), SEED, layout)
+    mus[2], log_sigmas[2] = mu, log_sigma
+    ours = implementation.run(x, dy, (mus, log_sigmas), torch.ones(4), SEED, layout)
+    for part, good, structures in zip(ours, usable, (1, 1, 0, 0), strict=True):
+        found, expected = part.movedim(structures, 0), good.movedim(structures, 0)
+        assert found[2].isnan().all()
+        kept = [0, 1, 3]
+        assert torch.equal(found[kept], expected[kept])
 
 
 def test_nothing_is_asked_of_x_when_it_needs_no_gradient(implementation: Implementation) -> None:

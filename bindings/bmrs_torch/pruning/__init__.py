@@ -1,7 +1,6 @@
 """From criteria to masks to a smaller network."""
 
-from bmrs_torch.pruning.compaction_plan import CompactionPlan, LayerRemoval, plan_compaction
-from bmrs_torch.pruning.coupling import coupled_gates
+from bmrs_torch.pruning.compaction_plan import CompactionPlan, LayerRemoval, coupled_gates, plan_compaction
 from bmrs_torch.pruning.criteria import HALF_LOG_2PI
 from bmrs_torch.pruning.folding import fold
 from bmrs_torch.pruning.masks import LayerPruning, PruneReport, prune

@@ -1,16 +1,21 @@
-"""What of a masked network can be removed: a structure goes only if all noise coupled to it is masked."""
+"""What of a masked network can be removed: a structure goes only if everything coupled to it is 0."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
+from bmrs_torch.channels.network import Network, every, follow, trained
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.module_graph import WEIGHTED
-from bmrs_torch.pruning.dependency import Coupled, DependencyGraph
+
+if TYPE_CHECKING:
+    from bmrs_torch.channels.labels import Bools, Ints
+
+KEEPS_ONE = "a layer has to keep at least one"
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,9 @@ class CompactionPlan:
     ----------
     layers : tuple of LayerRemoval
         Every noise layer.
-    cuts : tuple of (str, tuple of int)
-        The surgery: structures to remove from one noise layer of each coupled group; the others follow.
     """
 
     layers: tuple[LayerRemoval, ...]
-    cuts: tuple[tuple[str, tuple[int, ...]], ...]
 
     @property
     def removed(self) -> int:
@@ -80,7 +82,7 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     model : nn.Module
         A model with noise layers; it is left as it is.
     example_inputs : Tensor, tuple, list or dict
-        One input, positional inputs, or keyword inputs, with which the model is traced.
+        One input, positional inputs, or keyword inputs, on which the model is run once.
 
     Returns
     -------
@@ -103,77 +105,186 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     >>> print(plan_compaction(model, torch.ones(2, 4)))
     0.noise: remove 1 of 3
     """
-    traced = copy.deepcopy(model)
-    return make_plan(traced, DependencyGraph(traced, example_inputs))
+    noise_layers(model)
+    selection = Selection(follow(model, example_inputs), noise_layers(model))
+    return selection.plan(selection.removable)
 
 
-def make_plan(model: nn.Module, graph: DependencyGraph) -> CompactionPlan:
-    """Plan the surgery on a model whose dependency graph is `graph`."""
-    names = {layer: name for name, layer in noise_layers(model).items()}
-    removals: dict[str, LayerRemoval] = {}
-    cuts = []
-    for layer, name in names.items():
-        if name in removals:
-            continue
-        if not graph.traced(layer):
-            removals[name] = _removal(name, layer, set(), "it takes no part in the forward pass")
-            continue
-        coupled = graph.coupled(layer)
-        gates = [item for item in coupled if isinstance(item.layer, MultiplicativeNoise)]
-        obstacle = _obstacle(coupled)
-        cut = () if obstacle else _removable(gates, layer.num_structures)
-        if cut:
-            cuts.append((name, cut))
-        for gate in gates:
-            assert isinstance(gate.layer, MultiplicativeNoise)
-            channels = {channel for structure, channel in gate.pairs() if structure in cut}
-            gate_name = names[gate.layer]
-            removals[gate_name] = _removal(gate_name, gate.layer, channels, obstacle)
-    return CompactionPlan(tuple(removals[name] for name in names.values()), tuple(cuts))
+def coupled_gates(model: nn.Module, example_inputs: Any) -> list[dict[str, tuple[int, ...]]]:
+    """List which structures of which noise layers can only be removed together.
+
+    The evidence of a group is the sum of its members', since the posterior factorises.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A model with noise layers; it is left as it is.
+    example_inputs : Tensor, tuple, list or dict
+        One input, positional inputs, or keyword inputs, on which the model is run once.
+
+    Returns
+    -------
+    list of dict of str to tuple of int
+        For each group the names of its noise layers and their structures in it. Every structure of every
+        layer that takes part is in exactly one group; most groups have one member. A structure that can't be
+        removed even if its whole group is masked is in a group by itself.
+
+    Raises
+    ------
+    ValueError
+        If the model has no noise layers.
+    TypeError
+        For example inputs of another kind.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import coupled_gates, insert_noise
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2)))
+    >>> coupled_gates(model, torch.ones(2, 4))
+    [{'0.noise': (0,)}, {'0.noise': (1,)}]
+    """
+    noise_layers(model)
+    network = follow(trained(model), example_inputs, closed=every)
+    stuck = network.obstacles().keys() | network.live().keys()
+    groups: dict[int | tuple[str, int], dict[str, tuple[int, ...]]] = {}
+    for name, labels in network.gates.items():
+        for structure, root in enumerate(network.labels.roots(labels).tolist()):
+            group = groups.setdefault((name, structure) if root in stuck else root, {})
+            group[name] = (*group.get(name, ()), structure)
+    return list(groups.values())
 
 
-def _removable(gates: list[Coupled], num_structures: int) -> tuple[int, ...]:
-    """Structures masked by every gate, all but one if that would be all of them."""
-    masked = set(range(num_structures))
-    for gate in gates:
-        assert isinstance(gate.layer, MultiplicativeNoise)
-        kept = gate.layer.kept().tolist()
-        masked -= {structure for structure, channel in gate.pairs() if kept[channel]}
-    if len(masked) == num_structures:
-        masked.remove(0)
-    return tuple(sorted(masked))
+class Selection:
+    """Which classes of channels go.
 
+    Parameters
+    ----------
+    network : Network
+        As followed with the masked structures closed.
+    layers : dict of str to MultiplicativeNoise
+        Noise layers by name.
 
-def _removal(name: str, layer: MultiplicativeNoise, removed: set[int], obstacle: str | None) -> LayerRemoval:
-    masked = {i for i, kept in enumerate(layer.kept().tolist()) if not kept}
-    reason = obstacle or "what it is coupled to is not masked, or a layer has to keep at least one"
-    retained = tuple((i, reason) for i in sorted(masked - removed))
-    return LayerRemoval(name, layer.num_structures, tuple(sorted(removed)), retained)
+    Attributes
+    ----------
+    removable : set of int
+        Representatives of the classes that go.
+    reasons : dict of int to str
+        Why classes that have masked structures stay.
+    """
 
+    def __init__(self, network: Network, layers: dict[str, MultiplicativeNoise]) -> None:
+        self.network = network
+        self.layers = layers
+        self.reasons: dict[int, str] = {}
+        self.removable = self._masked() - self._prevented()
+        self._settle()
 
-def _obstacle(coupled: list[Coupled]) -> str | None:
-    """Why nothing may be removed from these coupled layers, or None."""
-    gates = {item.layer for item in coupled if isinstance(item.layer, MultiplicativeNoise)}
-    producers: set[nn.Module] = set()
-    consumers: set[nn.Module] = set()
-    for item in coupled:
-        layer = item.layer
-        if isinstance(layer, (nn.LayerNorm, nn.GroupNorm)):
-            return (
-                f"{type(layer).__name__} normalises over the structures, so removing one changes the others"
-            )
-        if not isinstance(layer, WEIGHTED) or _is_depthwise(layer):
-            continue
-        if getattr(layer, "groups", 1) > 1:
-            return "a grouped convolution has to keep as many structures in every group"
-        (producers if item.produces else consumers).add(layer)
-    if len(producers) > len(gates):
-        return "a layer without noise adds to the same structures"
-    if not consumers:
-        return "it is the model's output"
-    return None
+    def _members(self) -> Iterator[tuple[str, int, int]]:
+        """Name of the noise layer, structure and class."""
+        for name, labels in self.network.gates.items():
+            for structure, root in enumerate(self.network.labels.roots(labels).tolist()):
+                yield name, structure, root
 
+    def _masked(self) -> set[int]:
+        """Classes all of whose structures are masked."""
+        kept = {name: layer.kept().tolist() for name, layer in self.layers.items()}
+        dead: set[int] = set()
+        alive: dict[int, str] = {}
+        for name, structure, root in self._members():
+            if kept[name][structure]:
+                alive.setdefault(root, name)
+            else:
+                dead.add(root)
+        for root in dead & alive.keys():
+            self.reasons[root] = f"it is coupled to structures of {alive[root]!r} that are not masked"
+        return dead - alive.keys()
 
-def _is_depthwise(layer: nn.Module) -> bool:
-    groups = getattr(layer, "groups", 1)
-    return bool(groups > 1 and groups == layer.in_channels == layer.out_channels)
+    def _prevented(self) -> set[int]:
+        obstacles, live, reopened = self.network.obstacles(), self.network.live(), self.network.reopened()
+        for root, place in live.items():
+            why = f"it is not 0 where {place!r} takes it: "
+            if root in reopened:
+                why += f"{reopened[root]} 0 becomes something else "
+                why += "(f(0) ≠ 0, a bias or a normalisation after the noise)"
+            else:
+                why += "a layer without noise adds to the same structures"
+            self.reasons.setdefault(root, why)
+        self.reasons.update(obstacles)
+        return obstacles.keys() | live.keys()
+
+    def _settle(self) -> None:
+        """Give back channels until every layer keeps one and every division stays even."""
+        self._gone = np.zeros(self.network.labels.number, dtype=np.bool_)
+        self._gone[list(self.removable)] = True
+        limits = [limit for limit in self._limits() if any(self._gone[piece].any() for piece in limit[0])]
+        changed = True
+        while changed:
+            changed = False
+            for pieces, reason in limits:
+                changed |= self._give_back(pieces, reason)
+
+    def _limits(self) -> Iterator[tuple[list[Ints], str]]:
+        roots = self.network.labels.roots
+        for axes in self.network.parameters.values():
+            for axis in axes:
+                yield [roots(axis.labels)], KEEPS_ONE
+        for grouped in self.network.grouped.values():
+            yield [roots(grouped.labels)], KEEPS_ONE
+        for balance in self.network.balances:
+            yield [roots(piece) for piece in balance.pieces], balance.reason
+
+    def _give_back(self, pieces: list[Ints], reason: str) -> bool:
+        gone = [piece[self._gone[piece]] for piece in pieces]
+        limit = min([*(dead.size for dead in gone), pieces[0].size - 1])
+        for dead in gone:
+            for root in dict.fromkeys(dead[: dead.size - limit].tolist()):
+                self._gone[root] = False
+                self.removable.discard(root)
+                self.reasons[root] = reason
+        return any(dead.size > limit for dead in gone)
+
+    def goes(self, roots: Ints) -> Bools:
+        """Which of these classes go."""
+        return self._gone[roots]
+
+    def families(self) -> list[set[int]]:
+        """The classes that go, by the noise layers they lie in."""
+        layers: dict[int, list[str]] = {}
+        for name, _, root in self._members():
+            if root in self.removable:
+                layers.setdefault(root, []).append(name)
+        families: dict[tuple[str, ...], set[int]] = {}
+        for root, names in layers.items():
+            families.setdefault(tuple(dict.fromkeys(names)), set()).add(root)
+        return list(families.values())
+
+    def layers_of(self, classes: set[int]) -> list[str]:
+        """Names of the noise layers that have structures in these classes."""
+        return list(dict.fromkeys(name for name, _, root in self._members() if root in classes))
+
+    def only(self, removable: set[int], reason: str) -> Selection:
+        """A selection of which only these go."""
+        other = object.__new__(Selection)
+        other.network, other.layers = self.network, self.layers
+        other.reasons = {**self.reasons, **dict.fromkeys(self.removable - removable, reason)}
+        other.removable = set(removable)
+        other._settle()
+        return other
+
+    def plan(self, removable: set[int]) -> CompactionPlan:
+        """Tell it by noise layer."""
+        removals = []
+        roots = self.network.labels.roots
+        for name, layer in self.layers.items():
+            dead = np.flatnonzero(~layer.kept().cpu().numpy()).tolist()
+            if name not in self.network.gates:
+                reasons = tuple((i, "it takes no part in the forward pass") for i in dead)
+                removals.append(LayerRemoval(name, layer.num_structures, (), reasons))
+                continue
+            classes = roots(self.network.gates[name]).tolist()
+            removed = tuple(i for i in dead if classes[i] in removable)
+            retained = tuple((i, self.reasons[classes[i]]) for i in dead if classes[i] not in removable)
+            removals.append(LayerRemoval(name, layer.num_structures, removed, retained))
+        return CompactionPlan(tuple(removals))

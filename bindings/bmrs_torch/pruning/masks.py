@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.pruning.coupling import coupled_gates
+from bmrs_torch.pruning.compaction_plan import coupled_gates
 from bmrs_torch.pruning.criteria import P1, P2, Criterion
 from bmrs_torch.pruning.rules import Rule, Scope, make_rule
 from bmrs_torch.pruning.scores import Scores, scores

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.pruning.cutting import Cut
+
 
 def rebind_optimizer(
-    optimizer: torch.optim.Optimizer, model: nn.Module, smaller: nn.Module, surviving: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer, model: nn.Module, smaller: nn.Module, cut: Cut
 ) -> None:
     """Replace a model's parameters in an optimizer by those of a smaller model, and cut their state to match.
 
@@ -19,8 +21,8 @@ def rebind_optimizer(
         Changed in place; parameters that aren't the model's stay.
     model, smaller : nn.Module
         The model before and after; their parameters have the same names.
-    surviving : dict of str to int64 Tensor
-        For each parameter the indices of its surviving entries, in their new shape.
+    cut : Cut
+        What was cut out of each parameter.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     successors = dict(smaller.named_parameters())
@@ -32,13 +34,12 @@ def rebind_optimizer(
             group["params"][i] = successors[name]
             if parameter in optimizer.state:
                 state = optimizer.state.pop(parameter)
-                optimizer.state[successors[name]] = _cut(state, parameter.shape, surviving[name])
+                optimizer.state[successors[name]] = _cut(state, parameter.shape, name, cut)
 
 
-def _cut(state: dict[str, Any], shape: torch.Size, surviving: Tensor) -> dict[str, Any]:
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape == shape:
-            return value.flatten()[surviving.to(value.device)]
-        return value
+def _cut(state: dict[str, Any], shape: torch.Size, name: str, cut: Cut) -> dict[str, Any]:
+    def smaller(value: Any) -> Any:
+        moment = isinstance(value, Tensor) and value.ndim and value.shape == shape
+        return cut.apply(name, value) if moment and cut.changes(name) else value
 
-    return {key: cut(value) for key, value in state.items()}
+    return {key: smaller(value) for key, value in state.items()}

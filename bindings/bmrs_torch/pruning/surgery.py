@@ -4,36 +4,58 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bmrs_torch.layer import MultiplicativeNoise
-from bmrs_torch.pruning.compaction_plan import CompactionPlan, make_plan
-from bmrs_torch.pruning.dependency import DependencyGraph
+from bmrs_torch.channels.network import follow
+from bmrs_torch.layer import noise_layers
+from bmrs_torch.pruning.compaction_plan import Selection
+from bmrs_torch.pruning.cutting import Cut, cut_model
 from bmrs_torch.pruning.optimizer_state import rebind_optimizer
-from bmrs_torch.pruning.verification import verify
+from bmrs_torch.pruning.verification import Reference, SurgeryError
 
 M = TypeVar("M", bound=nn.Module)
 
+CHANGES_ANSWERS = (
+    "without it the model answers differently or not at all (its forward method counts on the width)"
+)
 
-def compact(model: M, example_inputs: Any, *, optimizer: torch.optim.Optimizer | None = None) -> M:
+_MODES = ((True, True), (True, False), (False, False))
+"""Whether the numbers of heads that modules remember follow, and the widths made of them: tried in turn."""
+
+_MOST_ATTEMPTS = 64
+"""Of surgery, in search of what can't go; each costs a copy and an evaluation of the model."""
+
+
+def compact(
+    model: M,
+    example_inputs: Any,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    others: Sequence[nn.Module] = (),
+) -> M:
     """Return a smaller model with the masked structures removed from every layer they reach.
 
-    The noise layers stay, narrower; :func:`fold` removes them. The model given is left untouched, and so is
-    the optimizer unless all went well.
+    The noise layers stay, narrower; :func:`fold` removes them. The model given is left untouched, and so are
+    the optimizer and the other models unless all went well. Whatever would change the model's answers is
+    retained.
 
     Parameters
     ----------
     model : nn.Module
         A model with noise layers, some of whose structures are masked by :func:`prune`.
     example_inputs : Tensor, tuple, list or dict
-        One input, positional inputs, or keyword inputs: to trace the model with, and to compare the two
-        models on in evaluation mode. A real minibatch tells more than zeros.
+        One input, positional inputs, or keyword inputs: to follow the model's channels with, and to compare
+        the two models on in evaluation mode. A real minibatch tells more than zeros.
     optimizer : torch.optim.Optimizer, optional
         An optimizer of `model`, made to continue with the new model: its parameters are replaced and its
         state (the moments of Adam) is cut to match.
+    others : sequence of nn.Module
+        Models of the same structure, such as an exponential moving average of the weights or an
+        ``AveragedModel`` of `model`, made smaller in place and alike.
 
     Returns
     -------
@@ -43,9 +65,10 @@ def compact(model: M, example_inputs: Any, *, optimizer: torch.optim.Optimizer |
     Raises
     ------
     SurgeryError
-        If the smaller model's answers would differ by more than 1e-5 relative.
+        If the model's answers can't be compared, or the smaller model's would differ by more than 1e-5
+        relative although each removal alone is sound.
     ValueError
-        If the model has no noise layers.
+        If the model has no noise layers, or another model isn't of its structure.
     TypeError
         For example inputs of another kind.
 
@@ -64,40 +87,98 @@ def compact(model: M, example_inputs: Any, *, optimizer: torch.optim.Optimizer |
     >>> compact(model, torch.ones(2, 4))[2]
     Linear(in_features=2, out_features=2, bias=True)
     """
-    smaller, plan = _operate(copy.deepcopy(model), example_inputs)
-    _restore(smaller, model)
-    verify(model, smaller, example_inputs, "removing the masked structures")
+    noise_layers(model)
+    _check_alike(model, others)
+    surgeon = Surgeon(model, example_inputs, Selection(follow(model, example_inputs), noise_layers(model)))
+    smaller, selection, mode = surgeon.operate()
+    plan = selection.plan(selection.removable)
     if plan.retained:
         warnings.warn(f"{plan.retained} masked structures are not removable:\n{plan}", stacklevel=2)
+    cut = Cut(selection)
+    for other in others:
+        cut_model(_same_part(model, other), cut, sizes=mode[0], products=mode[1])
     if optimizer is not None:
-        rebind_optimizer(optimizer, model, smaller, _surviving_entries(model, example_inputs))
+        rebind_optimizer(optimizer, model, smaller, cut)
     return smaller
 
 
-def _operate(model: M, example_inputs: Any, *, track: bool = False) -> tuple[M, CompactionPlan]:
-    """Remove what is masked, in place; with `track`, number the entries of each parameter first."""
-    graph = DependencyGraph(model, example_inputs)
-    plan = make_plan(model, graph)
-    if track:
-        for parameter in model.parameters():
-            numbers = torch.arange(parameter.numel(), dtype=torch.float64, device=parameter.device)
-            parameter.data = numbers.view(parameter.shape)
-    for root, structures in plan.cuts:
-        noise = model.get_submodule(root)
-        assert isinstance(noise, MultiplicativeNoise)
-        graph.remove(noise, structures)
-    return model, plan
+class Surgeon(Generic[M]):
+    """Tries surgery on copies of a model."""
+
+    def __init__(self, model: M, example_inputs: Any, selection: Selection) -> None:
+        self._model, self._selection = model, selection
+        self._reference = Reference(model, example_inputs)
+        self._attempts = 0
+
+    def operate(self) -> tuple[M, Selection, tuple[bool, bool]]:
+        """The smaller model, what went, and how the numbers that modules remember were treated."""
+        whole = self._try(self._selection)
+        if whole is not None:
+            return whole
+        sound = self._sound(sorted(self._selection.families(), key=min))
+        result = self._try(self._only(sound))
+        if result is None:
+            names = ", ".join(self._selection.layers_of(set().union(*sound)))
+            raise SurgeryError(
+                f"removing the masked structures of {names} together would change the model's answer on the "
+                f"example inputs by more than {self._reference.tolerance:.2g} relative, so the model was "
+                "left as it was"
+            )
+        return result
+
+    def _sound(self, families: list[set[int]]) -> list[set[int]]:
+        """The families that can go, found by halving those that can't."""
+        if not families or self._attempts > _MOST_ATTEMPTS:
+            return []
+        if self._try(self._only(families)) is not None:
+            return families
+        if len(families) == 1:
+            return []
+        half = len(families) // 2
+        return self._sound(families[:half]) + self._sound(families[half:])
+
+    def _only(self, families: list[set[int]]) -> Selection:
+        return self._selection.only(set().union(*families), CHANGES_ANSWERS)
+
+    def _try(self, selection: Selection) -> tuple[M, Selection, tuple[bool, bool]] | None:
+        cut = Cut(selection)
+        for mode in _MODES:
+            self._attempts += 1
+            smaller = copy.deepcopy(self._model)
+            cut_model(smaller, cut, sizes=mode[0], products=mode[1])
+            if self._alike(smaller):
+                return smaller, selection, mode
+        return None
+
+    def _alike(self, smaller: nn.Module) -> bool:
+        try:
+            return self._reference.difference(smaller) <= self._reference.tolerance
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):
+            return False  # its forward method can't do with the smaller width
 
 
-def _surviving_entries(model: nn.Module, example_inputs: Any) -> dict[str, Tensor]:
-    """Find, for each parameter, which entries of it (flattened) surgery keeps, in their new shape."""
-    numbered, _ = _operate(copy.deepcopy(model), example_inputs, track=True)
-    return {name: parameter.detach().long() for name, parameter in numbered.named_parameters()}
+def _check_alike(model: nn.Module, others: Sequence[nn.Module]) -> None:
+    for other in others:
+        _same_part(model, other)
 
 
-def _restore(smaller: nn.Module, model: nn.Module) -> None:
-    for module, original in zip(smaller.modules(), model.modules(), strict=True):
-        module.training = original.training
-    trainable = dict(model.named_parameters())
-    for name, parameter in smaller.named_parameters():
-        parameter.requires_grad_(trainable[name].requires_grad)
+def _same_part(model: nn.Module, other: nn.Module) -> nn.Module:
+    """The part of another model that has the model's structure: itself, or what an average wraps."""
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for part in (other, getattr(other, "module", None)):
+        if isinstance(part, nn.Module):
+            found = {name: tensor.shape for name, tensor in part.state_dict().items()}
+            if found == shapes:
+                return part
+    raise ValueError(
+        f"others must be models of the same structure as the {type(model).__name__} to compact, so that the "
+        f"same channels can be removed from them, got a {type(other).__name__} with other parameters"
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
-from bmrs_torch.pruning.dependency import call
+from bmrs_torch.channels.network import call, tensors_of
 
 RELATIVE_TOLERANCE = 1e-5
 """Of ‖difference‖ to ‖answer‖. float32 sums over other lengths differ by some 1e-7; a wrong channel by more
@@ -21,7 +23,6 @@ class SurgeryError(RuntimeError):
     """Surgery would have changed what the model computes; the model was left as it was."""
 
 
-@torch.no_grad()
 def relative_difference(model: nn.Module, other: nn.Module, example_inputs: Any) -> float:
     """‖other(x) − model(x)‖ / ‖model(x)‖ in evaluation mode, over all tensors the models return.
 
@@ -37,58 +38,110 @@ def relative_difference(model: nn.Module, other: nn.Module, example_inputs: Any)
     float
         0 if both are equal, NaN if an answer isn't finite, inf if the answers' shapes differ.
     """
-    first, second = (_tensors(_evaluate(m, example_inputs)) for m in (model, other))
-    if [t.shape for t in first] != [t.shape for t in second]:
-        return float("inf")
-    flat_first, flat_second = (torch.cat([t.double().flatten() for t in ts]) for ts in (first, second))
-    difference = (flat_second - flat_first).norm()
-    return 0.0 if difference == 0 else float(difference / flat_first.norm())
+    return _difference(answers(model, example_inputs), answers(other, example_inputs))
 
 
-def verify(model: nn.Module, other: nn.Module, example_inputs: Any, what: str) -> None:
-    """Raise SurgeryError unless both models answer alike on the example inputs.
+class Reference:
+    """What a model answers on the example inputs, to compare smaller ones with.
 
     Parameters
     ----------
-    model, other : nn.Module
-        The model before and after.
+    model : nn.Module
+        It is left as it is.
     example_inputs : Tensor, tuple, list or dict
-        What to compare them on; a real minibatch tells more than zeros.
-    what : str
-        What was done, for the message.
+        What to compare on; a real minibatch tells more than zeros.
 
     Raises
     ------
     SurgeryError
-        If the answers differ by more than :data:`RELATIVE_TOLERANCE` (8 eps of the answers' dtype if that is
-        more).
+        If it answers with NaN or infinity or with something else each time, so that nothing can be compared.
     """
-    difference = relative_difference(model, other, example_inputs)
-    coarsest = max(torch.finfo(t.dtype).eps for t in _tensors(_evaluate(other, example_inputs)))
-    tolerance = max(RELATIVE_TOLERANCE, _EPSILONS * coarsest)
-    if not difference <= tolerance:
-        raise SurgeryError(
-            f"{what} would change the model's answer on the example inputs by {difference:.2g} relative "
-            f"(allowed: {tolerance:.2g}), so the model was left as it was. A masked structure must be worth "
-            "0 to what follows: an activation with f(0) ≠ 0 or a normalisation after the noise breaks this; "
-            "place the noise after it"
-        )
+
+    def __init__(self, model: nn.Module, example_inputs: Any) -> None:
+        self._model, self._inputs = model, example_inputs
+        self._answers = answers(model, example_inputs)
+        self._exact: list[Tensor] | None = None
+        coarsest = max((torch.finfo(t.dtype).eps for t in self._answers), default=0.0)
+        self.tolerance = max(RELATIVE_TOLERANCE, _EPSILONS * coarsest)
+        again = _difference(self._answers, answers(model, example_inputs))
+        if not again <= self.tolerance:
+            raise SurgeryError(
+                f"surgery on {type(model).__name__} can't be checked: the model's own answers on the example "
+                f"inputs differ by {again:.2g} from one evaluation to the next (NaN: they aren't finite), so "
+                "the model was left as it was"
+            )
+
+    def difference(self, other: nn.Module) -> float:
+        """Relative difference of another model's answers; of those in float64 if rounding may be the cause.
+
+        Deep networks with arbitrary weights can magnify float32's rounding beyond the tolerance; in float64
+        what is left of the difference is the surgery's.
+        """
+        found = _difference(self._answers, answers(other, self._inputs))
+        if self.tolerance < found < _ROUNDING:
+            try:
+                if self._exact is None:
+                    self._exact = answers(_double(self._model), _double_inputs(self._inputs))
+                exact = _difference(self._exact, answers(_double(other), _double_inputs(self._inputs)))
+            except (RuntimeError, TypeError, ValueError):  # made for one dtype only
+                return found
+            return exact
+        return found
+
+    def verify(self, other: nn.Module, what: str) -> None:
+        """Raise SurgeryError unless the other model answers alike.
+
+        Parameters
+        ----------
+        other : nn.Module
+            The model after surgery.
+        what : str
+            What was done, for the message.
+
+        Raises
+        ------
+        SurgeryError
+            If the answers differ by more than :data:`RELATIVE_TOLERANCE` (8 eps of the answers' dtype if that
+            is more).
+        """
+        difference = self.difference(other)
+        if not difference <= self.tolerance:
+            raise SurgeryError(
+                f"{what} would change the model's answer on the example inputs by {difference:.2g} relative "
+                f"(allowed: {self.tolerance:.2g}), so the model was left as it was"
+            )
+
+
+_ROUNDING = 0.05
+"""Differences beyond this are not worth a second look in float64."""
+
+
+def _double(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model).double()
+
+
+def _double_inputs(example_inputs: Any) -> Any:
+    return tree_map(
+        lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, example_inputs
+    )
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, example_inputs: Any) -> Any:
+def answers(model: nn.Module, example_inputs: Any) -> list[Tensor]:
+    """What a model answers in evaluation mode: its tensors of floating-point numbers."""
     modes = {module: module.training for module in model.modules()}
     try:
-        return call(model.eval(), example_inputs)
+        return tensors_of(call(model.eval(), example_inputs))
     finally:
         for module, training in modes.items():
             module.training = training
 
 
-def _tensors(answer: Any) -> list[Tensor]:
-    if isinstance(answer, Tensor):
-        return [answer] if answer.is_floating_point() else []
-    parts = (
-        answer.values() if isinstance(answer, dict) else answer if isinstance(answer, (tuple, list)) else ()
-    )
-    return [tensor for part in parts for tensor in _tensors(part)]
+def _difference(first: list[Tensor], second: list[Tensor]) -> float:
+    if [t.shape for t in first] != [t.shape for t in second]:
+        return float("inf")
+    if not first:
+        return 0.0
+    a, b = (torch.cat([t.double().flatten() for t in ts]) for ts in (first, second))
+    difference = (b - a).norm()
+    return 0.0 if difference == 0 else float(difference / a.norm())

@@ -1,0 +1,325 @@
+"""How channels fare where numbers are only moved: views, permutations, slices, concatenation, padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from bmrs_torch.channels.axes import Axes, Axis, Split, blocks, channel_axis
+from bmrs_torch.channels.trace import Balance, Call, Reshape, Trace
+
+if TYPE_CHECKING:
+    from bmrs_torch.channels.labels import Bools
+
+Rule = Callable[[Trace, Call], None]
+
+
+def same(trace: Trace, call: Call) -> None:
+    """The output is the input, copied or not."""
+    state = trace.state(call["self"])
+    trace.set(call.out, state.axes, state.dynamic)
+
+
+def like(trace: Trace, call: Call) -> None:
+    """The output is new, but made in the shape of a tensor."""
+    axes = trace.state(call["self"]).axes
+    if call.out.shape == call["self"].shape:
+        trace.set(call.out, [a if a is None else trace.axis(a.labels) for a in axes], dynamic=False)
+    else:
+        trace.set(call.out, (None,) * call.out.ndim, dynamic=False)
+
+
+def permute(trace: Trace, call: Call) -> None:
+    """Axes in another order."""
+    x = call["self"]
+    order = list(range(x.ndim))
+    if call.name == "permute":
+        order = [d % x.ndim for d in call["dims"]]
+    elif call.name == "t":
+        order.reverse()
+    elif x.ndim:
+        a, b = call["dim0"] % x.ndim, call["dim1"] % x.ndim
+        order[a], order[b] = b, a
+    state = trace.state(x)
+    trace.set(call.out, [state.axes[d] for d in order], state.dynamic)
+
+
+def view(trace: Trace, call: Call) -> None:
+    """The same numbers under another shape."""
+    x, out = call["self"], call.out
+    state = trace.state(x)
+    if x.numel() == 0:
+        trace.pin(state.axes, f"an empty tensor is reshaped {trace.place}")
+        return trace.set(out, (None,) * out.ndim, state.dynamic)
+    axes: list[Axis | None] = [None] * out.ndim
+    for before, after in blocks(x.shape, out.shape):
+        labelled = [d for d in before if state.axes[d] is not None and (x.shape[d] > 1 or len(before) == 1)]
+        dropped = [d for d in before if state.axes[d] is not None and d not in labelled]
+        if len(before) > 1:
+            trace.pin(tuple(state.axes[d] for d in dropped), f"a single channel is reshaped {trace.place}")
+        if len(labelled) > 1:
+            reason = f"several axes of channels are merged {trace.place}"
+            trace.pin(tuple(state.axes[d] for d in labelled), reason)
+        elif labelled:
+            axis = _merged(
+                state.axes[labelled[0]], [x.shape[d] for d in before], list(before).index(labelled[0])
+            )
+            _divide(trace, axis, after, out, axes, last=before[-1] == x.ndim - 1)
+    return trace.set(out, axes, state.dynamic)
+
+
+def _merged(axis: Axis | None, shape: Sequence[int], position: int) -> Axis:
+    assert axis is not None
+    inner, outer = math.prod(shape[position + 1 :]), math.prod(shape[:position])
+    return axis.moved(lambda values: np.tile(np.repeat(values, inner), outer))
+
+
+def _divide(
+    trace: Trace, axis: Axis, after: range, out: Tensor, axes: list[Axis | None], *, last: bool
+) -> None:
+    """Lay merged channels out on the axes of a block, on one of them if they can be told apart by it."""
+    shape = tuple(out.shape[d] for d in after)
+    roots = trace.labels.roots(axis.labels)
+    for kept in sorted(range(len(shape)), key=lambda i: shape[i]):
+        table = Split(axis, shape, kept).rows(roots)
+        if (table == table[:, :1]).all() and (shape[kept] > 1 or axis.size == 1):
+            break
+    else:
+        kept = channel_axis(shape, last)
+    split = Split(axis, shape, kept)
+    rows = split.rows(axis.labels)
+    trace.labels.unite(rows, np.broadcast_to(rows[:, :1], rows.shape))
+    zero: Bools = np.logical_and.reduce(split.rows(axis.zero), axis=1)
+    axes[after[kept]] = Axis(rows[:, 0].copy(), zero)
+    if sum(size > 1 for size in shape) > 1:
+        trace.reshapes.append(Reshape(trace.module, split))
+
+
+def unsqueeze(trace: Trace, call: Call) -> None:
+    """A new axis of size 1."""
+    state, out = trace.state(call["self"]), call.out
+    axes = list(state.axes)
+    axes.insert(call["dim"] % out.ndim, None)
+    trace.set(out, axes, state.dynamic)
+
+
+def squeeze(trace: Trace, call: Call) -> None:
+    """Axes of size 1 removed."""
+    x = call["self"]
+    state = trace.state(x)
+    dims = call["dim"]
+    chosen = range(x.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
+    gone = {d % x.ndim for d in chosen if x.shape[d % x.ndim] == 1} if x.ndim else set()
+    trace.pin(tuple(state.axes[d] for d in gone), f"the axis of a single channel is removed {trace.place}")
+    trace.set(call.out, [a for d, a in enumerate(state.axes) if d not in gone], state.dynamic)
+
+
+def expand(trace: Trace, call: Call) -> None:
+    """Axes of size 1 repeated, without copies."""
+    x, out = call["self"], call.out
+    state, new = trace.state(x), out.ndim - x.ndim
+    axes: list[Axis | None] = [None] * new
+    for d, axis in enumerate(state.axes):
+        grown = x.shape[d] != out.shape[new + d]
+        if grown:
+            trace.pin((axis,), f"a single channel is repeated {trace.place}")
+        axes.append(None if grown else axis)
+    trace.set(out, axes, state.dynamic)
+
+
+def repeat(trace: Trace, call: Call) -> None:
+    """Axes repeated as a whole."""
+    x, out = call["self"], call.out
+    state, new = trace.state(x), out.ndim - x.ndim
+    times = call["repeats"]
+    axes: list[Axis | None] = [None] * new
+    for d, axis in enumerate(state.axes):
+        number = times[new + d]
+        axes.append(axis and axis.moved(lambda values, n=number: np.tile(values, n)))  # type: ignore[misc]
+    trace.set(out, axes, state.dynamic)
+
+
+def take_slice(trace: Trace, call: Call) -> None:
+    """A run of entries of an axis."""
+    x = call["self"]
+    state, axes = trace.state(x), list(trace.state(x).axes)
+    d = (call["dim"] or 0) % x.ndim
+    axis = axes[d]
+    if axis is not None:
+        chosen = slice(call["start"], call["end"], call["step"])
+        axes[d] = axis.moved(lambda values: values[chosen])
+    trace.set(call.out, axes, state.dynamic)
+
+
+def select(trace: Trace, call: Call) -> None:
+    """One entry of an axis, or each of them apart: its channels are addressed by number."""
+    x = call["self"]
+    state = trace.state(x)
+    d = (call["dim"] or 0) % x.ndim
+    trace.pin((state.axes[d],), f"single channels are picked out {trace.place}")
+    for out in call.outputs:
+        trace.set(out, [a for i, a in enumerate(state.axes) if i != d], state.dynamic)
+
+
+def split(trace: Trace, call: Call) -> None:
+    """Runs of entries of an axis, each a tensor of its own."""
+    x = call["self"]
+    state = trace.state(x)
+    d = (call["dim"] or 0) % x.ndim
+    axis, start, pieces = state.axes[d], 0, []
+    for out in call.outputs:
+        axes, stop = list(state.axes), start + out.shape[d]
+        if axis is not None:
+            axes[d] = axis.moved(lambda values, a=start, b=stop: values[a:b])
+            pieces.append(axis.labels[start:stop])
+        trace.set(out, axes, state.dynamic)
+        start = stop
+    if len({piece.size for piece in pieces}) == 1:
+        shape = (len(pieces), pieces[0].size)
+        trace.balances.append(Balance(tuple(pieces), f"they are split evenly {trace.place}"))
+        assert axis is not None
+        trace.reshapes.append(Reshape(trace.module, Split(axis, shape, 1)))
+
+
+def cat(trace: Trace, call: Call) -> None:
+    """Tensors one after another along an axis."""
+    # A tensor of one axis without entries is allowed beside any others.
+    tensors = [t for t in call["tensors"] if t.numel() or t.ndim == call.out.ndim]
+    d = (call["dim"] or 0) % call.out.ndim
+    states = [trace.state(t) for t in tensors]
+    axes = [
+        _concatenated(trace, [s.axes[i] for s in states], [t.shape[i] for t in tensors])
+        if i == d
+        else _joined(trace, [s.axes[i] for s in states], size)
+        for i, size in enumerate(call.out.shape)
+    ]
+    trace.set(call.out, axes, any(s.dynamic for s in states))
+
+
+def stack(trace: Trace, call: Call) -> None:
+    """Tensors beside one another along a new axis."""
+    states = [trace.state(t) for t in call["tensors"]]
+    shape = call["tensors"][0].shape
+    axes = [_joined(trace, [s.axes[i] for s in states], size) for i, size in enumerate(shape)]
+    axes.insert((call["dim"] or 0) % call.out.ndim, None)
+    trace.set(call.out, axes, any(s.dynamic for s in states))
+
+
+def _joined(trace: Trace, parts: Sequence[Axis | None], size: int) -> Axis | None:
+    labelled = [axis for axis in parts if axis is not None]
+    if not labelled:
+        return None
+    if len(labelled) < len(parts):
+        trace.pin(tuple(labelled), f"they lie beside something without channels {trace.place}")
+    zero = np.full(size, len(labelled) == len(parts))
+    for axis in labelled:
+        trace.labels.unite(labelled[0].labels, axis.labels)
+        zero &= axis.zero
+    return Axis(labelled[0].labels, zero)
+
+
+def _concatenated(trace: Trace, parts: Sequence[Axis | None], sizes: Sequence[int]) -> Axis | None:
+    if all(axis is None for axis in parts):
+        return None
+    filled = []
+    for axis, size in zip(parts, sizes, strict=True):
+        fresh = axis or trace.axis(trace.labels.new(size))
+        if axis is None:
+            trace.pin((fresh,), f"they come without channels of a layer into a concatenation {trace.place}")
+        filled.append(fresh)
+    return Axis(np.concatenate([a.labels for a in filled]), np.concatenate([a.zero for a in filled]))
+
+
+def pad(trace: Trace, call: Call) -> None:
+    """Padding at the ends of some axes, the last first."""
+    x, out = call["self"], call.out
+    state = trace.state(x)
+    axes = _resized(trace, state.axes, x, out, "they are padded")
+    kept = [a and trace.carried(out, d, a.labels, a.zero) for d, a in enumerate(axes)]
+    trace.set(out, kept, state.dynamic)
+
+
+def _resized(trace: Trace, axes: Axes, x: Tensor, out: Tensor, what: str) -> Axes:
+    changed = tuple(d for d in range(x.ndim) if x.shape[d] != out.shape[d])
+    trace.pin(tuple(axes[d] for d in changed), f"{what} {trace.place}")
+    return tuple(None if d in changed else a for d, a in enumerate(axes))
+
+
+def along(*names: str) -> Rule:
+    """Make a rule for what reorders or mixes entries along the axes in these arguments only."""
+
+    def rule(trace: Trace, call: Call) -> None:
+        x, out = call["self"], call.out
+        state = trace.state(x)
+        dims = _dims(call, names, x.ndim)
+        trace.pin(tuple(state.axes[d] for d in dims), f"{call.name} goes over them {trace.place}")
+        for tensor in call.outputs:
+            axes = [None if d in dims else a for d, a in enumerate(state.axes)]
+            checked = [a and trace.carried(tensor, d, a.labels, a.zero) for d, a in enumerate(axes)]
+            trace.set(tensor, checked, state.dynamic)
+        assert out is not None
+
+    return rule
+
+
+def _dims(call: Call, names: Sequence[str], ndim: int) -> set[int]:
+    dims: set[int] = set()
+    for name in names:
+        given: Any = call[name]
+        dims |= {d % ndim for d in ([given] if isinstance(given, int) else given or ())}
+    return dims
+
+
+def index(trace: Trace, call: Call) -> None:
+    """Rows picked by tensors of positions; the axes that are not indexed keep their channels."""
+    x, out, positions = call["self"], call.out, call["indices"]
+    state = trace.state(x)
+    used = [d for d, p in enumerate(positions) if p is not None]
+    trace.pin(tuple(state.axes[d] for d in used), f"they are picked by their positions {trace.place}")
+    if used != list(range(used[0], used[0] + len(used))):
+        trace.pin(state.axes, f"they are picked by positions on several axes {trace.place}")
+        return trace.set(out, (None,) * out.ndim, dynamic=True)
+    added = out.ndim - (x.ndim - len(used))
+    axes = (*state.axes[: used[0]], *(None,) * added, *state.axes[used[-1] + 1 :])
+    return trace.set(out, axes, any(trace.state(t).dynamic for t in call.tensors))
+
+
+def embedding(trace: Trace, call: Call) -> None:
+    """Rows of a table, picked by number."""
+    rows, columns = trace.state(call["weight"]).axes
+    trace.pin((rows,), "they are rows of an embedding")
+    trace.set(call.out, (*(None,) * call["indices"].ndim, columns), dynamic=True)
+
+
+MOVEMENT: dict[str, Rule] = {
+    **dict.fromkeys(
+        ("clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "lift_fresh_copy"), same
+    ),
+    **dict.fromkeys(
+        "zeros_like ones_like empty_like full_like rand_like randn_like "
+        "new_zeros new_ones new_empty new_full".split(),
+        like,
+    ),
+    **dict.fromkeys(("permute", "transpose", "t"), permute),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), view),
+    "unsqueeze": unsqueeze,
+    "squeeze": squeeze,
+    "expand": expand,
+    "repeat": repeat,
+    "slice": take_slice,
+    **dict.fromkeys(("select", "unbind"), select),
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk"), split),
+    "cat": cat,
+    "stack": stack,
+    **dict.fromkeys(("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d"), pad),
+    **dict.fromkeys(("flip", "roll"), along("dims")),
+    **dict.fromkeys(
+        ("_softmax", "_safe_softmax", "_log_softmax", "cumsum", "index_select", "sort"), along("dim")
+    ),
+    "index": index,
+    "embedding": embedding,
+}

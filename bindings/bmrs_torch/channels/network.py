@@ -1,0 +1,336 @@
+"""What a network's channels are coupled to, where they are summed over, and which can't be removed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from bmrs_torch.channels.arithmetic import ARITHMETIC
+from bmrs_torch.channels.axes import Axis
+from bmrs_torch.channels.labels import Labels
+from bmrs_torch.channels.movement import MOVEMENT
+from bmrs_torch.channels.trace import Balance, Grouped, Reshape, Trace, Use
+from bmrs_torch.layer import MultiplicativeNoise
+
+if TYPE_CHECKING:
+    from bmrs_torch.channels.labels import Bools, Ints
+
+OUTPUT = "it is the model's output"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A gate tried out, closed, without being inserted.
+
+    Attributes
+    ----------
+    module : str
+        Name of a module.
+    before : bool
+        Whether it lies on the module's input, not on its output.
+    axis : int
+        Of the tensor there.
+    """
+
+    module: str
+    before: bool
+    axis: int
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """One call of a module: what it is given and gives.
+
+    Attributes
+    ----------
+    name : str
+    given, result : tuple of Axis or None
+        Axes of its first input and of its output; empty where that isn't one tensor.
+    source : str
+        Name of the module whose output is the input, or "".
+    """
+
+    name: str
+    given: tuple[Axis | None, ...]
+    result: tuple[Axis | None, ...]
+    source: str
+
+
+@dataclass
+class Network:
+    """The channels of a network after it was run on an example.
+
+    Attributes
+    ----------
+    labels : Labels
+    parameters : dict of str to tuple of Axis
+        Labels of every axis of every parameter and buffer that takes part.
+    gates : dict of str to ndarray of int64
+        Labels of the structures of each noise layer that takes part.
+    calls : list of ModuleCall
+        In the order in which the calls ended, in evaluation mode.
+    uses, balances, reshapes, grouped, lost
+        See :class:`Trace`.
+    """
+
+    labels: Labels = field(default_factory=Labels)
+    parameters: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
+    gates: dict[str, Ints] = field(default_factory=dict)
+    calls: list[ModuleCall] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    balances: list[Balance] = field(default_factory=list)
+    reshapes: list[Reshape] = field(default_factory=list)
+    grouped: dict[str, Grouped] = field(default_factory=dict)
+    lost: list[tuple[Ints, str]] = field(default_factory=list)
+
+    def obstacles(self) -> dict[int, str]:
+        """Why a class of channels can't be removed, by its representative, whatever gates are closed."""
+        return self.labels.pinned()
+
+    def live(self) -> dict[int, str]:
+        """Where a class of channels adds something to a sum, by its representative."""
+        places: dict[int, str] = {}
+        for use in self.uses:
+            for root in np.unique(self.labels.roots(use.labels[~use.zero])).tolist():
+                places.setdefault(root, use.module)
+        return places
+
+    def reopened(self) -> dict[int, str]:
+        """Where a class of channels that was 0 ceases to be, by its representative."""
+        places: dict[int, str] = {}
+        for labels, place in self.lost:
+            for root in np.unique(self.labels.roots(labels)).tolist():
+                places.setdefault(root, place)
+        return places
+
+
+Closed = Callable[[MultiplicativeNoise], "Bools"]
+
+
+def masked(layer: MultiplicativeNoise) -> Bools:
+    """The structures of a layer that are masked."""
+    dead: Bools = ~layer.kept().cpu().numpy()
+    return dead
+
+
+def every(layer: MultiplicativeNoise) -> Bools:
+    """All structures of a layer."""
+    return np.ones(layer.num_structures, dtype=np.bool_)
+
+
+def follow(
+    model: nn.Module, example_inputs: Any, *, closed: Closed = masked, probes: Sequence[Probe] = ()
+) -> Network:
+    """Run a model in evaluation mode and follow its channels; what takes part only in training is run too.
+
+    Parameters
+    ----------
+    model : nn.Module
+        It is left as it is.
+    example_inputs : Tensor, tuple, list or dict
+        One input, positional inputs, or keyword inputs.
+    closed : callable
+        Which structures of a noise layer are 0.
+    probes : sequence of Probe
+        Gates to try out.
+
+    Returns
+    -------
+    Network
+    """
+    network = Network()
+    with _in_mode(model, training=False):
+        _run(model, example_inputs, network, closed, probes, record=True)
+    if any(name not in network.parameters for name, _ in model.named_parameters()):
+        _follow_training(copy.deepcopy(model), example_inputs, network, closed, probes)
+    return network
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """A copy of a model whose biases and the like are not 0, as they are at the start but won't stay.
+
+    A BatchNorm without bias and running mean maps 0 to 0: what can be removed of a network is to be judged by
+    what it will be, not by how it was initialised.
+    """
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(0)
+    noise = {
+        p for m in other.modules() if isinstance(m, MultiplicativeNoise) for p in (m.mu, m.log_sigma, m.mask)
+    }
+    with torch.no_grad():
+        for vector in (*other.parameters(), *other.buffers()):
+            if vector.ndim == 1 and vector.is_floating_point() and vector not in noise:
+                offset = torch.rand(vector.shape, generator=generator) + 0.5
+                vector.add_(offset.to(device=vector.device, dtype=vector.dtype))
+    return other
+
+
+def _follow_training(
+    model: nn.Module, example_inputs: Any, network: Network, closed: Closed, probes: Sequence[Probe]
+) -> None:
+    """Auxiliary heads take part only in training. A model that can't be trained on the example has none."""
+    try:
+        _run(model.train(), example_inputs, network, closed, probes, record=False)
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError):
+        return
+
+
+def _run(
+    model: nn.Module,
+    example_inputs: Any,
+    network: Network,
+    closed: Closed,
+    probes: Sequence[Probe],
+    *,
+    record: bool,
+) -> None:
+    stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC}, network.parameters)
+    for name in ("uses", "balances", "reshapes", "grouped", "lost"):
+        setattr(trace, name, getattr(network, name))
+    with ExitStack() as stack:
+        stack.enter_context(_plain_attention())
+        stack.enter_context(_gates(model, trace, network, closed))
+        stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
+        stack.enter_context(torch.no_grad())
+        trace.read(example_inputs)
+        with trace:
+            answer = call(model, example_inputs)
+        for tensor in tensors_of(answer):
+            trace.pin_tensor(tensor, OUTPUT)
+
+
+def call(model: nn.Module, example_inputs: Any) -> Any:
+    """Call a model on a tensor, a tuple or list of positional inputs, or a dict of keyword inputs."""
+    if isinstance(example_inputs, Tensor):
+        return model(example_inputs)
+    if isinstance(example_inputs, dict):
+        return model(**example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return model(*example_inputs)
+    raise TypeError(
+        "example_inputs must be a tensor, a tuple or list of positional inputs or a dict of keyword inputs, "
+        f"got {type(example_inputs).__name__}"
+    )
+
+
+def tensors_of(answer: Any) -> list[Tensor]:
+    """Every tensor of floating-point numbers in what a model returns."""
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    if isinstance(answer, (tuple, list)):
+        return [tensor for part in answer for tensor in tensors_of(part)]
+    return [t for t in tree_leaves(answer) if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+@contextmanager
+def _in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.train(training)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention in single operations that can be followed, not in fused ones."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def _gates(model: nn.Module, trace: Trace, network: Network, closed: Closed) -> Iterator[None]:
+    """Noise layers that only open and close, and whose parameters have the labels of what they multiply."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, MultiplicativeNoise)}
+
+    def gate(name: str, layer: MultiplicativeNoise) -> Callable[[Tensor], Tensor]:
+        dead = closed(layer)
+
+        def forward(x: Tensor) -> Tensor:
+            labels = trace.stored_labels(layer.mu)
+            for vector in (layer.log_sigma, layer.mask):
+                trace.labels.unite(labels, trace.stored_labels(vector))
+            network.gates[name] = labels
+            return close(trace, x, layer.axis, labels, dead)
+
+        return forward
+
+    try:
+        for name, layer in layers.items():
+            layer.__dict__["forward"] = gate(name, layer)
+        yield
+    finally:
+        for layer in layers.values():
+            del layer.__dict__["forward"]
+
+
+def close(trace: Trace, x: Tensor, axis: int, labels: Ints, dead: Bools) -> Tensor:
+    """Multiply by 1 or, where `dead`, by 0."""
+    scale = torch.as_tensor(~dead, dtype=x.dtype, device=x.device)
+    trace.set(scale, (Axis(labels, dead),), dynamic=False)
+    return x * scale.view(tuple(-1 if d == axis % x.ndim else 1 for d in range(x.ndim)))
+
+
+@contextmanager
+def _watch(
+    model: nn.Module, trace: Trace, calls: list[ModuleCall], probes: Sequence[Probe]
+) -> Iterator[None]:
+    """Keep track of which module runs, record the calls, and put the probes in."""
+    names = {module: name for name, module in model.named_modules()}
+    after = {p.module: p for p in probes if not p.before}
+    before = {p.module: p for p in probes if p.before}
+    sources: Any = WeakIdKeyDictionary()
+
+    def probe(x: Any, at: Probe | None) -> Any:
+        if at is None:
+            return x
+        number = x.shape[at.axis]
+        return close(trace, x, at.axis, trace.labels.new(number), np.ones(number, dtype=np.bool_))
+
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        name = names.get(module)
+        if name is None:
+            return None
+        trace.modules.append(name)
+        return (probe(args[0], before[name]), *args[1:]) if name in before else None
+
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        name = names.get(module)
+        if name is None:
+            return None
+        trace.modules.pop()
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        given = () if first is None else trace.state(first).axes
+        result = trace.state(output).axes if isinstance(output, Tensor) else ()
+        source = "" if first is None else sources.get(first, "")
+        calls.append(ModuleCall(name, given, result, source))
+        if isinstance(output, Tensor):
+            output = probe(output, after.get(name))
+            sources.setdefault(output, name)
+        return output if name in after else None
+
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,52 @@
+"""Where noise can be put: its places, and how they are told to people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Noise at a layer.
+
+    Attributes
+    ----------
+    name : str
+        Name of the layer.
+    num_structures : int
+        Structures that get noise.
+    axis : int
+        Of the layer's output (or input) that counts them.
+    before : bool
+        Whether it lies on the layer's input instead of its output.
+    block : int
+        Entries of that axis that belong to one structure: the size of a head, else 1.
+    stream : str
+        Layers with the same name here share one noise layer; none for "".
+    """
+
+    name: str
+    num_structures: int
+    axis: int
+    before: bool = False
+    block: int = 1
+    stream: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.name}: noise on {self.num_structures} structures"
+        if self.block > 1:
+            text += f" of {self.block}"
+        text += f" (axis {self.axis}{' of its input' if self.before else ''})"
+        return text + (f", the same as on {self.stream}" if self.stream not in ("", self.name) else "")
+
+
+@dataclass(frozen=True)
+class InsertionPlan:
+    """Where :func:`insert_noise` puts noise, and which layers it passes over and why."""
+
+    placements: tuple[Placement, ...]
+    passed_over: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = list(map(str, self.placements))
+        return "\n".join(lines + [f"{name}: none, {reason}" for name, reason in self.passed_over])
