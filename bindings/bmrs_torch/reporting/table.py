@@ -74,7 +74,7 @@ def _layers(layers: tuple[LayerChange, ...]) -> Table:
             [_shape(layer.shape_before)] if same else [_shape(layer.shape_before), _shape(layer.shape_after)]
         )
         table.add_row(
-            layer.name,
+            layer.name or "(the model)",
             layer.kind,
             " → ".join(shapes),
             f"{layer.parameters_after:,}",
