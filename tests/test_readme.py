@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 README = Path(__file__).parents[1] / "README.md"
@@ -14,8 +15,8 @@ EXAMPLES = re.findall(
 )
 
 
-def test_the_readme_shows_arrays_a_network_and_the_layer() -> None:
-    assert len(EXAMPLES) == 3
+def test_the_readme_shows_arrays_a_network_the_layer_and_a_loop() -> None:
+    assert len(EXAMPLES) == 4
 
 
 def run(*examples: str) -> dict[str, Any]:
@@ -36,6 +37,17 @@ def test_the_example_with_a_network_makes_it_smaller_and_plain() -> None:
 
 
 def test_the_layers_put_in_by_hand_take_what_the_readme_says() -> None:
-    names = run(*EXAMPLES[1:])
+    names = run(*EXAMPLES[1:3])
     assert names["block"](torch.randn(2, 3, 8, 8)).shape == (2, 64, 6, 6)
     assert names["tokens"](torch.randn(2, 5, 16)).shape == (2, 5, 48)
+
+
+def test_the_loop_prunes_and_what_it_saves_is_what_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run(EXAMPLES[1], EXAMPLES[3])
+    smaller, same, images = names["smaller"], names["same"], names["images"]
+    assert smaller[0].out_features < 40
+    assert torch.equal(same(images), smaller(images))
+    assert "multiply-accumulates" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.demo.data import ImageData
-from benchmarks.fashion.networks import NETWORKS, with_inner_noise
+from benchmarks.fashion.networks import NETWORKS, with_noise
 from benchmarks.fashion.training import Settings, evaluate, finetune
 from bmrs_torch import prune_trained
 
@@ -100,7 +100,7 @@ def prune_after_training(
     noisy.load_state_dict(unpruned.state_dict())
     started = time.monotonic()
     result = prune_trained(
-        with_inner_noise(settings.network, noisy),
+        with_noise(settings.network, noisy),
         _Batches(data, settings.batch_size),
         misfit,
         num_samples=len(data.train_labels),

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.demo.data import NUM_CLASSES
-from bmrs_torch import MultiplicativeNoise
-from bmrs_torch.gates import WithNoise
+from benchmarks.demo.data import IMAGE_SIZE, NUM_CLASSES
+from bmrs_torch import insert_noise
 
 
 class ResidualBlock(nn.Module):
@@ -108,28 +107,10 @@ class SmallViT(nn.Module):
 
 
 NETWORKS: dict[str, type[SmallResNet | SmallViT]] = {"resnet": SmallResNet, "vit": SmallViT}
-_INNER = {"resnet": ("bn1",), "vit": ("fc1",)}
+WHERE = {"resnet": "streams", "vit": "auto"}
+"""Noise on inner filters and residual streams; on neurons and heads, since a LayerNorm forbids the stream."""
 
 
-def with_inner_noise(network: str, model: nn.Module) -> nn.Module:
-    """Put noise on the inner structures of each block, which nothing but the block itself reads.
-
-    Parameters
-    ----------
-    network : {"resnet", "vit"}
-        Which network it is.
-    model : nn.Module
-        Changed in place: the filters of each first convolution, or the hidden neurons, get noise.
-
-    Returns
-    -------
-    nn.Module
-        The same `model`.
-    """
-    for name, layer in list(model.named_modules()):
-        if name.rpartition(".")[2] in _INNER[network]:
-            axis = -1 if isinstance(layer, nn.Linear) else 1
-            structures = layer.out_features if isinstance(layer, nn.Linear) else layer.num_features
-            noise = MultiplicativeNoise(structures, axis=axis).train(layer.training)
-            model.set_submodule(name, WithNoise(layer, noise))
-    return model
+def with_noise(network: str, model: nn.Module) -> nn.Module:
+    """Put noise, in place, on all structures of a network that can be removed."""
+    return insert_noise(model, torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE), where=WHERE[network])

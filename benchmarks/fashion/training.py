@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.demo.data import ImageData
-from benchmarks.fashion.networks import NETWORKS, with_inner_noise
+from benchmarks.fashion.networks import NETWORKS, with_noise
 from bmrs_torch import Pruner, PruneReport, compact, fold, parameter_groups
 from bmrs_torch.pruning.verification import relative_difference
 
@@ -86,7 +86,7 @@ def prune_by_evidence(unpruned: nn.Module, settings: Settings, data: ImageData, 
     torch.manual_seed(settings.seed + 1)
     original = NETWORKS[settings.network]()
     original.load_state_dict(unpruned.state_dict())
-    model = with_inner_noise(settings.network, unpruned)
+    model = with_noise(settings.network, unpruned)
     optimizer = torch.optim.Adam(parameter_groups(model, settings.lr / 2))
     pruner = Pruner(
         model, optimizer, num_samples=len(data.train_labels), criterion="bmrs_n", kl_weight=settings.kl_weight

@@ -38,7 +38,7 @@ class Layout:
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
         """Read the layout off a network."""
-        shapes = {name: list(value.shape) for name, value in _tensors(model).items()}
+        shapes = {name: list(value.shape) for name, value in all_tensors(model).items()}
         sizes = {name: _sizes(module) for name, module in model.named_modules()}
         return cls(shapes, {name: own for name, own in sizes.items() if own})
 
@@ -104,7 +104,7 @@ def resize(model: M, layout: Layout) -> M:
 
 def check_fit(model: nn.Module, layout: Layout) -> None:
     """Raise LayoutError, naming everything that is in the way, unless a network can take on a layout."""
-    current = {name: list(value.shape) for name, value in _tensors(model).items()}
+    current = {name: list(value.shape) for name, value in all_tensors(model).items()}
     complaints = _differences("tensor", current, layout.shapes)
     modules = dict(model.named_modules())
     for name, shape in layout.shapes.items():
@@ -147,8 +147,8 @@ def _differences(what: str, here: Mapping[str, Any], there: Mapping[str, Any]) -
     return missing + [f"{what} {name} is here only" for name in here if name not in there]
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by every name they have."""
+def all_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers, those that no state_dict holds too, by every name they have."""
     return {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import warnings
@@ -138,9 +139,10 @@ def prune_trained(
         raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
     check_rule(criterion, rule_options)
     total = _number_of_samples(batches) if num_samples is None else num_samples
-    noisy = _with_noise_alone_learning(model)
+    noisy = _with_noise(model)
     first, stream = _peek(batches, steps)
-    losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=kl_weight)
+    with _noise_alone_learns(noisy):
+        losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=kl_weight)
     if len(losses) < steps:
         warnings.warn(
             f"the minibatches ended after {len(losses)} of {steps} steps and can't be gone through again; "
@@ -156,7 +158,6 @@ def prune_trained(
             "a larger kl_weight or more steps",
             stacklevel=2,
         )
-    _give_back_gradients(noisy, model)
     smaller = fold(compact(noisy, inputs), inputs)
     return PostTrainingResult(smaller, noisy, decision, len(losses), tuple(losses))
 
@@ -176,15 +177,27 @@ def _has_noise(model: nn.Module) -> bool:
     return any(isinstance(module, MultiplicativeNoise) for module in model.modules())
 
 
-def _with_noise_alone_learning(model: nn.Module) -> nn.Module:
-    """A copy that runs as in evaluation but for its noise, and of which nothing but the noise learns."""
+def _with_noise(model: nn.Module) -> nn.Module:
     noisy = copy.deepcopy(model)
-    if not _has_noise(noisy):
-        noisy = insert_noise(noisy)
+    has_noise = any(isinstance(module, MultiplicativeNoise) for module in noisy.modules())
+    return noisy if has_noise else insert_noise(noisy)
+
+
+@contextlib.contextmanager
+def _noise_alone_learns(noisy: nn.Module) -> Iterator[None]:
+    """Run it as in evaluation but for its noise, the weights fixed; then all is in the mode it was in."""
+    modes = [(module, module.training) for module in noisy.modules()]
+    learning = [(parameter, parameter.requires_grad) for parameter in noisy.parameters()]
     noisy.eval().requires_grad_(False)
     for layer in noise_layers(noisy).values():
         layer.train().requires_grad_(True)
-    return noisy
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, learns in learning:
+            parameter.requires_grad_(learns)
 
 
 def _peek(batches: Iterable[Any], steps: int) -> tuple[Any, Iterator[Any]]:
@@ -243,17 +256,3 @@ def _learn(
 
 def _inputs_of(batch: Any) -> Any:
     return batch[0] if isinstance(batch, (tuple, list)) else batch
-
-
-def _give_back_gradients(noisy: nn.Module, model: nn.Module) -> None:
-    """Let the weights learn again that learnt before, and the network be in the mode it was in."""
-    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    learning = list(trainable.values())
-    own = {id(p) for layer in noise_layers(noisy).values() for p in layer.parameters()}
-    weights = [parameter for parameter in noisy.parameters() if id(parameter) not in own]
-    if _has_noise(model):
-        before = {id(p) for layer in noise_layers(model).values() for p in layer.parameters()}
-        learning = [p.requires_grad for p in model.parameters() if id(p) not in before]
-    for parameter, learns in zip(weights, learning, strict=True):
-        parameter.requires_grad_(learns)
-    noisy.train(model.training)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from bmrs_torch.layout import Layout, LayoutError, check_fit, resize
+from bmrs_torch.layout import Layout, LayoutError, all_tensors, check_fit, resize
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -117,7 +117,7 @@ def load_pruned(model: M | Callable[[], M], path: str | os.PathLike[str]) -> M:
     _check_ties(fresh, description["aliases"])
     values = {**tensors, **{alias: tensors[name] for alias, name in description["aliases"].items()}}
     resize(fresh, layout)
-    for name, target in fresh.state_dict(keep_vars=True).items():
+    for name, target in all_tensors(fresh).items():
         target.data = values[name].to(target.device)
     return fresh
 
@@ -127,12 +127,14 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     names: dict[Any, str] = {}
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
+    for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise ShippingError(
                 f"the state of {type(model).__name__} holds {name!r}, a {type(value).__name__}; only tensors "
                 "can be saved without pickling code"
             )
+    # Buffers that a state_dict leaves out come along: surgery may have cut them, and a fresh one's are whole.
+    for name, value in all_tensors(model).items():
         if value in names:
             aliases[name] = names[value]
         else:
@@ -143,7 +145,7 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _check_ties(model: nn.Module, aliases: dict[str, str]) -> None:
-    state = model.state_dict(keep_vars=True)
+    state = all_tensors(model)
     for alias, name in aliases.items():
         if state[alias] is not state[name]:
             raise LayoutError(

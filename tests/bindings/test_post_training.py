@@ -63,12 +63,13 @@ def quickly(model: nn.Module, batches: Any = BATCHES, loss: Any = misfit, **opti
 def test_weights_and_statistics_stay_and_the_network_learns_again_afterwards(training: bool) -> None:
     model = conv_with_norm().train(training)
     model[0].requires_grad_(False)
+    model[1].train(not training)
     result = quickly(model)
     plain = dict(model.state_dict())
     for name, value in result.masked.state_dict().items():
         if "noise" not in name:
             assert torch.equal(value, plain[name.replace("layer.", "")])
-    assert result.model.training is training
+    assert [m.training for m in result.model.modules()] == [m.training for m in model.modules()]
     assert [p.requires_grad for p in result.model.parameters()] == [
         p.requires_grad for p in model.parameters()
     ]

@@ -162,6 +162,32 @@ def test_a_resumed_run_goes_on_to_the_bit(network: Any, epochs_before: int, shri
     assert pruner.history == first[2].history
 
 
+class Shifted(nn.Module):
+    """A hidden layer with a constant per unit in a buffer that no state_dict holds."""
+
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.register_buffer("shift", torch.arange(6.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.last(torch.relu(self.first(x)) * self.shift)
+        return answer
+
+
+def test_buffers_that_no_state_dict_holds_are_resumed_too() -> None:
+    _, _, pruner = begin(Shifted)
+    pruner.model.shift = pruner.model.get_buffer("shift")[:4]
+    pruner.model.last = nn.Linear(4, 2)  # as surgery might leave it
+    _, _, resumed = begin(Shifted)
+    state = pruner.state_dict()
+    state["buffers"]["shift"] += 10
+    resumed.load_state_dict(state)
+    assert resumed.model.get_buffer("shift").tolist() == [10, 11, 12, 13]
+
+
 def test_the_state_of_another_network_is_refused() -> None:
     _, _, pruner = begin()
     _, _, other = begin(LeNet5)

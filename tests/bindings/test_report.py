@@ -54,6 +54,25 @@ def test_a_report_counts_what_the_two_networks_hold(name: str) -> None:
     }
 
 
+class Shifted(nn.Sequential):
+    """A network with a parameter of its own beside its layers, and a product of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4))
+        self.mixing = nn.Parameter(torch.eye(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self[0](x) @ self.mixing
+        return answer
+
+
+def test_work_is_counted_where_it_is_done_and_once() -> None:
+    found = report(Shifted(), Shifted(), torch.ones(3, 4), seconds=SHORT)
+    assert [(layer.name, layer.macs_before) for layer in found.layers] == [("", 48), ("0", 48)]
+    assert found.before.macs == 96
+    assert "(the model)" in str(found)
+
+
 def test_layers_with_noise_are_matched_with_those_without() -> None:
     found = report(mlp(), noisy("mlp"), images(2), seconds=SHORT)
     assert [layer.name for layer in found.layers] == ["1", "3", "5", "1.noise", "3.noise"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
 from transformers import TrainerCallback
 
 from bmrs_torch.integrations.attachment import Attachment
@@ -37,14 +36,14 @@ class PruningCallback(Attachment, TrainerCallback):
         smaller = callback.pruner.finish(batch)
     """
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **_: Any) -> None:  # noqa: ARG002 transformers names them
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002 transformers names them
         """Make the pruner, and go on counting where a resumed run was."""
         if args.fp16 and not args.max_grad_norm:
             raise ValueError(
                 "with fp16=True gradients are scaled up until they are clipped, so the divergence's can't "
                 "be added to them; set max_grad_norm, or bf16=True instead"
             )
-        self.attach(model).resume_at(epochs=int(state.epoch or 0), steps=state.global_step)
+        self.attach(kwargs["model"]).resume_at(epochs=int(state.epoch or 0), steps=state.global_step)
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Add the divergence's gradient."""

@@ -31,7 +31,9 @@ class Pruner:
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers (:func:`insert_noise`). It stays the same object throughout.
+        A model with noise layers (:func:`insert_noise`). It stays the same object throughout. Under
+        DistributedDataParallel give the module inside, and don't let it shrink: the wrapper holds on to what
+        it was built with.
     optimizer : torch.optim.Optimizer, optional
         What trains it, :func:`parameter_groups` say with which rates. Needed with `shrink`.
     num_samples : int
@@ -195,7 +197,7 @@ class Pruner:
         return fold(compact(self.model, inputs), inputs)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how it goes on, as numbers, names and lists.
+        """All that decides how it goes on: numbers, names, lists, and buffers that no state_dict holds.
 
         Save it beside the states of model and optimizer and ``torch.get_rng_state()``. To resume, make model,
         optimizer and pruner as before, load the pruner's state first (it gives the model its shapes), then
@@ -212,6 +214,7 @@ class Pruner:
             "epochs": self.epochs,
             "history": [dict(entry) for entry in self.history],
             "layout": Layout.of(self.model).to_json(),
+            "buffers": {name: value.clone() for name, value in _unsaved_buffers(self.model).items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -229,6 +232,8 @@ class Pruner:
         """
         before = dict(self.model.named_parameters())
         resize(self.model, Layout.from_json(state["layout"]))
+        for name, buffer in _unsaved_buffers(self.model).items():
+            buffer.copy_(state["buffers"][name])
         if self.optimizer is not None:
             hand_over(self.optimizer, before, self.model)
         self.history = [dict(entry) for entry in state["history"]]
@@ -277,6 +282,12 @@ class Pruner:
         return any(entry["pruned"] for entry in self.history) or not all(
             bool(layer.kept().all()) for layer in noise_layers(self.model).values()
         )
+
+
+def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers of which the model's own state knows nothing, though surgery may have cut them."""
+    saved = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
 
 
 def _nothing_pruned(pruner: Pruner) -> str:

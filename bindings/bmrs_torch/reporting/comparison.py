@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from bmrs_torch.gates import WithNoise
+from bmrs_torch.gates import Gate
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.reporting.counting import count_file_bytes, count_macs, count_parameters
 from bmrs_torch.reporting.measuring import median_ratio, peak_bytes, take_times
@@ -202,8 +202,8 @@ def _layer_changes(
                 _shape(new),
                 _own_parameters(old),
                 _own_parameters(new),
-                macs_before.get(path_before, 0) if old is not None else 0,
-                macs_after.get(path_after, 0) if new is not None else 0,
+                _own_macs(path_before, old, macs_before),
+                _own_macs(path_after, new, macs_after),
             )
         )
     return tuple(changes)
@@ -216,7 +216,7 @@ def _layers(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
     for path, module in modules.items():
         if next(module.parameters(recurse=False), None) is not None:
             parent = modules[path.rpartition(".")[0]] if path else None
-            of_noise = isinstance(parent, WithNoise) and not isinstance(module, MultiplicativeNoise)
+            of_noise = isinstance(parent, Gate) and not isinstance(module, MultiplicativeNoise)
             found[path.rpartition(".")[0] if of_noise else path] = (path, module)
     return found
 
@@ -226,6 +226,14 @@ def _shape(layer: nn.Module | None) -> tuple[int, ...] | None:
         return None
     own = dict(layer.named_parameters(recurse=False))
     return tuple(own.get("weight", next(iter(own.values()))).shape)
+
+
+def _own_macs(path: str, layer: nn.Module | None, macs: dict[str, int]) -> int:
+    """Those of a layer without those of the layers inside it, which have rows of their own."""
+    if layer is None:
+        return 0
+    children = (f"{path}.{name}".lstrip(".") for name, _ in layer.named_children())
+    return macs.get(path, 0) - sum(macs.get(child, 0) for child in children)
 
 
 def _own_parameters(layer: nn.Module | None) -> int:

@@ -56,7 +56,7 @@ def draw_layers(
         raise ValueError("no layer became smaller, so there is nothing to draw")
     names, kept, full = zip(*bars, strict=True)
     share = 100 * np.asarray(kept) / np.asarray(full)
-    with _axes(path, height=1.2 + 0.28 * len(names)) as axes:
+    with _axes(path, title, height=1.2 + 0.28 * len(names)) as axes:
         places = np.arange(len(names))
         axes.barh(places, share, color=BLUE, label="kept")
         axes.barh(places, 100 - share, left=share, color=ORANGE, label="gone")
@@ -64,9 +64,9 @@ def draw_layers(
             axes.annotate(
                 f"{number:,} of {total:,}", (101, place), va="center", fontsize=8, annotation_clip=False
             )
-        axes.set(title=title, xlabel=f"{unit}, %", xlim=(0, 100), yticks=places, yticklabels=names)
+        axes.set(xlabel=f"{unit}, %", xlim=(0, 100), yticks=places, yticklabels=names)
         axes.invert_yaxis()
-        axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, -0.02), ncols=2)
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=2)
 
 
 def draw_evidence(
@@ -99,7 +99,7 @@ def draw_evidence(
         raise ValueError("decisions must be at least one PruneReport, got none")
     kept, pruned = _kept_and_pruned(reports)
     limit, symbol = reports[-1].limit, reports[-1].criterion.symbol
-    with _axes(path, height=3.6) as axes:
+    with _axes(path, title, height=3.6) as axes:
         axes.hist(
             [kept, pruned],
             bins=_edges(np.concatenate([kept, pruned]), limit),
@@ -124,7 +124,7 @@ def draw_evidence(
                 fontsize=8,
             )
         unit = ", nats" if reports[-1].criterion.is_evidence else ""
-        axes.set(title=title, xlabel=f"{symbol}{unit} (logarithmic beyond ±1)", ylabel="structures")
+        axes.set(xlabel=f"{symbol}{unit} (logarithmic beyond ±1)", ylabel="structures")
         axes.legend(frameon=False)
 
 
@@ -169,7 +169,7 @@ def _flatten(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @contextlib.contextmanager
-def _axes(path: str | os.PathLike[str], *, height: float) -> Iterator[Any]:
+def _axes(path: str | os.PathLike[str], title: str, *, height: float) -> Iterator[Any]:
     """Give axes; what was drawn on them is in the file when the block ends. No screen is needed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -180,7 +180,7 @@ def _axes(path: str | os.PathLike[str], *, height: float) -> Iterator[Any]:
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     yield axes
-    axes.title.set(fontweight="bold")
+    axes.set_title(title, loc="left", fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     figure.savefig(path, dpi=150)

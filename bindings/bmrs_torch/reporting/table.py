@@ -67,14 +67,14 @@ def _networks(comparison: Comparison) -> Table:
 
 
 def _layers(layers: tuple[LayerChange, ...]) -> Table:
-    table = _table("layer", "kind", "weight", "parameters", "", "multiply-accumulates", "")
+    table = _table("layer", "kind", "weight", "parameters", "", "MACs", "")
     for layer in layers:
         same = layer.shape_before == layer.shape_after
         shapes = (
             [_shape(layer.shape_before)] if same else [_shape(layer.shape_before), _shape(layer.shape_after)]
         )
         table.add_row(
-            layer.name,
+            layer.name or "(the model)",
             layer.kind,
             " → ".join(shapes),
             f"{layer.parameters_after:,}",
