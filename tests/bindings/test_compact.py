@@ -279,6 +279,35 @@ def test_an_average_of_another_model_is_an_error_and_nothing_changes() -> None:
     assert widths(other) == [20, 15]
 
 
+def test_answers_without_numbers_to_compare_are_refused() -> None:
+    class Deciding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.inner(x).argmax(1)
+            return answer
+
+    with pytest.raises(SurgeryError, match="no tensor of floating-point numbers"):
+        compact(Deciding(), torch.ones(5, 4))
+
+
+def test_answers_that_are_infinite_in_both_agree() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.inner(x).masked_fill(torch.tensor([True, False]), float("-inf"))
+            return answer
+
+    model = Masked()
+    noise_layers(model)["inner.0.noise"].mask[1] = 0
+    assert widths(compact(model, torch.ones(5, 4))) == [2]
+
+
 def test_coupled_gates_are_listed_together() -> None:
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     pairs = [{"first_noise": (i,), "second_noise": (i,)} for i in range(3)]
@@ -320,12 +349,10 @@ def test_a_branch_that_only_training_takes_shrinks_too() -> None:
 def test_rounding_magnified_by_a_deep_network_is_told_from_wrong_surgery() -> None:
     """In float64 the answers agree; in float32 each layer of this network magnifies differences fivefold."""
     torch.manual_seed(0)
-    layers = [nn.Linear(20, 20) for _ in range(12)]
-    for layer in layers:
-        nn.init.normal_(layer.weight, std=5.0 / 20**0.5)
-    model = insert_noise(
-        nn.Sequential(*(m for layer in layers for m in (layer, nn.Tanh())), nn.Linear(20, 2))
-    )
+    linear = [nn.Linear(20, 20) for _ in range(12)]
+    for each in linear:
+        nn.init.normal_(each.weight, std=5.0 / 20**0.5)
+    model = insert_noise(nn.Sequential(*(m for each in linear for m in (each, nn.Tanh())), nn.Linear(20, 2)))
     for layer in noise_layers(model).values():
         layer.mask[::3] = 0
     x = torch.randn(6, 20)

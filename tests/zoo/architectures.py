@@ -73,6 +73,16 @@ def regnet() -> Any:
     return tv.RegNet(params, num_classes=10)
 
 
+def efficientnet() -> Any:
+    block = tv.efficientnet.MBConvConfig
+    stages = [block(1, 3, 1, 16, 8, 1), block(6, 3, 2, 8, 12, 2), block(6, 5, 2, 12, 20, 2)]
+    return tv.EfficientNet(stages, dropout=0.2, num_classes=10)
+
+
+def mixer() -> Any:
+    return timm.models.mlp_mixer.MlpMixer(10, img_size=32, patch_size=8, num_blocks=2, embed_dim=48)
+
+
 def densenet() -> Any:
     return tv.DenseNet(growth_rate=8, block_config=(3, 3), num_init_features=16, num_classes=10)
 
@@ -185,7 +195,7 @@ ARCHITECTURES = {
     "mobilenet_v3": Architecture(vision("mobilenet_v3_small"), images(), 0.9),
     "shufflenet": Architecture(vision("shufflenet_v2_x0_5"), images(), 0.8),
     "mnasnet": Architecture(vision("mnasnet0_5"), images(), 0.9),
-    "efficientnet": Architecture(vision("efficientnet_b0"), images(), 0.9),
+    "efficientnet": Architecture(efficientnet, images(), 0.8),
     "convnext": Architecture(convnext, images(), 0.5),
     "swin": Architecture(swin, images(), 0.3),
     "vit": Architecture(vit, images(32), 0.2),
@@ -204,7 +214,7 @@ ARCHITECTURES = {
         images(),
         0.7,
     ),
-    "timm mixer": Architecture(timm_model("mixer_s32_224", img_size=64), images(), 0.5),
+    "timm mixer": Architecture(mixer, images(32), 0.5),
     "timm ghostnet": Architecture(timm_model("ghostnet_050"), images(), 0.4),
     "bert": Architecture(config("BertForSequenceClassification", **SMALL), tokens, 0.3),
     "roberta": Architecture(config("RobertaModel", **SMALL), tokens, 0.3),

@@ -204,6 +204,8 @@ def _run(
         stack.enter_context(_plain_attention())
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
+        # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         trace.read(example_inputs)
         with trace:
