@@ -5,14 +5,16 @@ BENCH_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+ZOO := .venv-zoo
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint format types imports wheel-test bench clean
+.PHONY: help demo test test-zoo lint format types imports wheel-test bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo         train, prune, shrink and reload LeNet-5 (DEMO_ARGS="--help" for its options)'
 	@echo 'make test         the whole test-suite, doctests included'
+	@echo 'make test-zoo     surgery on architectures of torchvision, timm and transformers'
 	@echo 'make lint         ruff, format and rules;  make format applies them'
 	@echo 'make types        mypy, strict'
 	@echo 'make imports      the import contract'
@@ -49,11 +51,23 @@ $(VENV)/.dev-ready: pyproject.toml constraints.txt .ci/triton.txt | $(BIN)/pytho
 	  || $(INSTALL) -r .ci/triton.txt
 	@touch $@ $(VENV)/.demo-ready
 
+# Beside the environment of the tests, whose packages it sees, so that no model zoo disturbs these.
+$(ZOO)/.ready: constraints-zoo.txt $(VENV)/.dev-ready
+	@echo "Installing the model zoos into $(ZOO)"
+	@$(BIN)/python -m venv $(ZOO)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(ZOO)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests.pth"
+	@$(ZOO)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r constraints-zoo.txt
+	@touch $@
+
 demo: $(VENV)/.demo-ready
 	$(BIN)/python -m benchmarks.demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest
+
+test-zoo: $(ZOO)/.ready
+	$(ZOO)/bin/python -m pytest tests/zoo
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .
@@ -76,5 +90,5 @@ bench: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf $(VENV) $(ZOO) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

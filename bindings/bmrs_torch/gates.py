@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrs_torch.layer import MultiplicativeNoise
@@ -36,6 +37,36 @@ class Gate(nn.Module):
             if name == "layer":
                 raise
             return getattr(self.layer, name)
+
+
+def keep_from_fast_path(model: nn.Module) -> None:
+    """Make torch's transformer layers call their linear layers, of which some have gates.
+
+    In evaluation they take the layers' weights into one fused operation, which would leave out the noise
+    without a word; without a known activation they don't.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.TransformerEncoderLayer) and any(
+            isinstance(m, Gate) for m in layer.modules()
+        ):
+            layer.activation_relu_or_gelu = 0
+
+
+def allow_fast_path(model: nn.Module) -> None:
+    """Let torch's transformer layers use their fused operation again, once they have no gates."""
+    for layer in model.modules():
+        if isinstance(layer, nn.TransformerEncoderLayer) and not any(
+            isinstance(m, (Gate, MultiplicativeNoise)) for m in layer.modules()
+        ):
+            kinds = {1: (nn.ReLU, F.relu), 2: (nn.GELU, F.gelu)}
+            layer.activation_relu_or_gelu = next(
+                (
+                    number
+                    for number, (kind, function) in kinds.items()
+                    if layer.activation is function or type(layer.activation) is kind
+                ),
+                0,
+            )
 
 
 class WithNoise(Gate):

@@ -12,11 +12,11 @@ from torch import nn
 from bmrs_kernels.contract import Share
 from bmrs_torch.channels.network import follow
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_weighted
-from bmrs_torch.gates import BlockNoiseBefore, NoiseBefore, WithNoise
+from bmrs_torch.gates import BlockNoiseBefore, Gate, NoiseBefore, WithNoise, keep_from_fast_path
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.module_graph import WEIGHTED, ModuleGraph
 from bmrs_torch.placement import InsertionPlan, Placement
-from bmrs_torch.placement_search import CALLED_AGAIN, HAS_NOISE, IS_OUTPUT, Search
+from bmrs_torch.placement_search import CALLED_AGAIN, HAS_NOISE, IS_OUTPUT, NOT_CALLED, Search
 from bmrs_torch.pruning.compaction_plan import Selection
 from bmrs_torch.pruning.surgery import CHANGES_ANSWERS, Surgeon
 
@@ -129,7 +129,7 @@ def _after(name: str, layer: nn.Module) -> Placement:
 def _norms(model: nn.Module) -> InsertionPlan:
     """After every BatchNorm, as in the paper's ResNets."""
     norms = [(n, m) for n, m in model.named_modules() if isinstance(m, NORMS)]
-    gated = {n for n, _ in norms if n.endswith(".layer")}
+    gated = {n for n, _ in norms if isinstance(_parent(model, n), Gate)}
     return InsertionPlan(
         tuple(_after(n, m) for n, m in norms if n not in gated), tuple((n, HAS_NOISE) for n in sorted(gated))
     )
@@ -206,8 +206,14 @@ def _chosen(model: nn.Module, example_inputs: Any, where: Where) -> InsertionPla
             f"{type(model).__name__}"
         )
     if example_inputs is None:
-        return InsertionPlan(tuple(_after(name, module) for name, module in chosen), ())
+        inside = {n for n, _ in chosen if isinstance(_parent(model, n), nn.MultiheadAttention)}
+        placements = tuple(_after(name, module) for name, module in chosen if name not in inside)
+        return InsertionPlan(placements, tuple((name, NOT_CALLED) for name in sorted(inside)))
     return _measured(model, example_inputs, chosen)
+
+
+def _parent(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 def _measured(
@@ -219,12 +225,13 @@ def _measured(
     for name, module in chosen:
         axis = activation_axis(module)
         axes = calls[name].result if name in calls else ()
-        found = [d for d, a in enumerate(axes) if a is not None]
-        if axis is None and len(found) == 1:
-            axis = found[0] - (len(axes) if found[0] == len(axes) - 1 else 0)
+        if axis is None:  # channels last, as in tokens, or second, as in images
+            axis = next((d for d in (-1, 1) if len(axes) > 1 and axes[d] is not None), None)
         channels = axes[axis] if axis is not None and len(axes) > 1 else None
         if axis is None or channels is None:
-            passed_over.append((name, "its output isn't a tensor with channels on one axis"))
+            passed_over.append(
+                (name, "its output isn't a tensor with channels on its last axis or its second")
+            )
         else:
             placements.append(Placement(name, channels.size, axis))
     return InsertionPlan(tuple(placements), tuple(passed_over))
@@ -313,6 +320,7 @@ def _carry_out(plan: InsertionPlan, model: nn.Module, **options: Any) -> None:
         if place.stream:
             shared[place.stream] = noise
         _put(model, place, noise)
+    keep_from_fast_path(model)
 
 
 def _put(model: nn.Module, place: Placement, noise: MultiplicativeNoise) -> None:

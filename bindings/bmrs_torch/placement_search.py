@@ -45,6 +45,9 @@ class Search:
         self._model, self._inputs = trained(model), example_inputs
         self._modules = dict(model.named_modules())
         self._network = self._follow([])
+        self._streams = {
+            root for labels in self._network.sums for root in self._network.labels.roots(labels).tolist()
+        }
         self._count = Counter(call.name for call in self._network.calls)
 
     def _follow(self, probes: list[Probe]) -> Network:
@@ -175,7 +178,7 @@ class Search:
         bare = [c for c in outputs if not self._is_norm(c) and c.name not in normed]
         places: list[tuple[Placement, ...]] = [(self._after(c),) for c in [*norms, *bare]]
         places += [(place,) for place in inputs]
-        if 1 < len(inputs) <= _MOST_TAKERS:
+        if 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
             places.append(_shared(inputs))
         if streams and len(norms) + len(bare) > 1:
             places.append(_shared([self._after(c) for c in [*norms, *bare]]))

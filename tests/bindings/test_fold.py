@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch import MultiplicativeNoise, NotFoldableError, SurgeryError, compact, fold
+from bmrs_torch.gates import NoiseBefore, WithNoise
 from bmrs_torch.pruning.verification import RELATIVE_TOLERANCE, relative_difference
 from tests.bindings.networks import NETWORKS, LeNet5, images, noisy
 
@@ -113,3 +114,47 @@ def test_a_wrong_fold_is_caught_on_example_inputs() -> None:
     model = nn.Sequential(nn.Linear(4, 3), noise(3, axis=1), nn.Linear(3, 2))
     with pytest.raises(SurgeryError, match="folding the noise"):
         fold(model, torch.randn(5, 3, 4))
+
+
+def test_noise_before_a_layer_folds_into_its_inputs() -> None:
+    torch.manual_seed(0)
+    for layer, x, number in (
+        (nn.Linear(6, 2), torch.randn(5, 6), 6),
+        (nn.Conv2d(4, 6, 3, groups=2), torch.randn(2, 4, 5, 5), 4),
+        (nn.ConvTranspose2d(4, 6, 3), torch.randn(2, 4, 5, 5), 4),
+    ):
+        model = NoiseBefore(layer, noise(number)).eval()
+        folded: nn.Module = fold(model, x)
+        assert type(folded).__name__ == type(layer).__name__
+        assert relative_difference(model, folded, x) <= RELATIVE_TOLERANCE
+
+
+def test_noise_after_a_transposed_convolution_of_groups_folds() -> None:
+    torch.manual_seed(0)
+    model, x = WithNoise(nn.ConvTranspose2d(4, 6, 3, groups=2), noise(6)).eval(), torch.randn(2, 4, 5, 5)
+    assert relative_difference(model, fold(model), x) <= RELATIVE_TOLERANCE
+
+
+def test_a_layer_with_an_activation_of_its_own_is_not_folded_into() -> None:
+    class NormAndSwish(nn.BatchNorm2d):
+        def __init__(self, number: int) -> None:
+            super().__init__(number)
+            self.act = nn.SiLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.act(super().forward(x))
+            return answer
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), WithNoise(NormAndSwish(4), noise(4)), nn.Conv2d(4, 2, 1))
+    with pytest.raises(NotFoldableError, match="does more than multiply by its weights"):
+        fold(model)
+
+
+def test_what_can_not_be_folded_can_stay_as_a_constant() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), noise(3, axis=-1), nn.Linear(3, 2)).eval()
+    folded = fold(model, torch.randn(5, 4), constants=True)
+    assert not any(type(module).__module__.startswith("bmrs") for module in folded.modules())
+    assert isinstance(folded[2], torch.fx.GraphModule)
+    again = copy.deepcopy(folded)
+    assert torch.equal(again(torch.ones(2, 4)), folded(torch.ones(2, 4)))

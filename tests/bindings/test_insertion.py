@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch import MultiplicativeNoise, fold, insert_noise, noise_layers, plan_insertion
+from bmrs_torch import MultiplicativeNoise, compact, fold, insert_noise, noise_layers, plan_insertion
 from tests.bindings.networks import LeNet5, conv_with_norm, images, mlp
 
 
@@ -108,3 +110,175 @@ def test_folding_undoes_the_insertion() -> None:
     assert list(folded.state_dict()) == list(weights)
     assert not any(isinstance(m, MultiplicativeNoise) for m in folded.modules())
     torch.testing.assert_close(folded(images(2)), model(images(2)), rtol=1e-5, atol=1e-6)  # float32 sums
+
+
+class Attention(nn.Module):
+    """Four heads of size 2 over the pixels of an image, and neurons behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.embed = nn.Linear(3, 8)
+        self.norm = nn.LayerNorm(8)
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.up, self.down = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.last = nn.Linear(8, 2)
+
+    def attention(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, 2).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        answer: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:  # a branch that torch.fx can't follow
+            raise ValueError("images are needed")
+        x = self.embed(x.flatten(2).transpose(1, 2))
+        x = x + self.attention(self.norm(x))
+        x = x + self.down(torch.sigmoid(self.up(self.norm(x))))
+        answer: Tensor = self.last(x.mean(1))
+        return answer
+
+
+def pixels() -> Tensor:
+    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("auto", [("out", 4, -2, True), ("down", 12, -1, True)]),
+        ("heads", [("out", 4, -2, True)]),
+        ("neurons", [("down", 12, -1, True)]),
+        ("transformer", [("out", 4, -2, True), ("down", 12, -1, True)]),
+        ("*p", [("up", 12, -1, False)]),
+        (["up", "emb*"], [("embed", 8, -1, False), ("up", 12, -1, False)]),
+        (lambda name, module: name == "norm" and isinstance(module, nn.LayerNorm), [("norm", 8, -1, False)]),
+    ],
+)
+def test_where_chooses_the_places(where: object, expected: list[tuple[str, int, int, bool]]) -> None:
+    plan = plan_insertion(Attention(), pixels(), where=where)  # type: ignore[arg-type]
+    assert [(p.name, p.num_structures, p.axis, p.before) for p in plan.placements] == expected
+
+
+def test_neurons_get_their_gate_where_0_stays_0() -> None:
+    """After the sigmoid, since before it 0 would become ½."""
+    plan = plan_insertion(Attention(), pixels())
+    assert "down: noise on 12 structures (axis -1 of its input)" in str(plan)
+    assert "out: noise on 4 structures of 2 (axis -2 of its input)" in str(plan)
+    assert "LayerNorm normalises" in dict(plan.passed_over)["embed"]
+
+
+def test_heads_and_neurons_shrink_and_fold_without_fx() -> None:
+    torch.manual_seed(0)
+    model = insert_noise(Attention(), pixels()).eval()
+    for layer in noise_layers(model).values():
+        layer.mask[1] = 0
+        nn.init.uniform_(layer.mu, -1.0, 0.0)
+    folded: Any = fold(compact(model, pixels()), pixels())
+    assert (folded.heads, folded.qkv.out_features, folded.out.in_features) == (3, 18, 6)
+    assert folded.down.in_features == 11
+    torch.testing.assert_close(folded(pixels()), model(pixels()), rtol=1e-5, atol=1e-6)  # float32 sums
+    assert not any(type(module).__module__.startswith("bmrs") for module in folded.modules())
+
+
+def test_inserting_leaves_the_model_as_it_was_but_for_the_noise() -> None:
+    model = Attention().double().train()
+    model.up.requires_grad_(False)
+    model.norm.eval()
+    calls: list[str] = []
+    model.up.register_forward_hook(lambda *_: calls.append("up"))
+    insert_noise(model, pixels().double())
+    layers = noise_layers(model)
+    assert all(layer.mu.dtype == torch.float64 and layer.mu.requires_grad for layer in layers.values())
+    assert model.training
+    assert not model.norm.training
+    assert not model.up.weight.requires_grad
+    calls.clear()
+    model.eval()(pixels().double())
+    assert calls == ["up"]
+
+
+class ResidualNetwork(nn.Module):
+    """A stream that two blocks add to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = self.unit(3, 6)
+        self.first = nn.Sequential(self.unit(6, 4), nn.ReLU(), self.unit(4, 6))
+        self.second = nn.Sequential(self.unit(6, 5), nn.ReLU(), self.unit(5, 6))
+        self.last = nn.Linear(6, 2)
+
+    @staticmethod
+    def unit(before: int, after: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = torch.relu(x + self.first(x))
+        x = torch.relu(x + self.second(x))
+        answer: Tensor = self.last(x.mean((2, 3)))
+        return answer
+
+
+def test_by_default_residual_streams_get_no_noise() -> None:
+    plan = plan_insertion(ResidualNetwork(), pixels())
+    assert [p.name for p in plan.placements] == ["first.0.1", "second.0.1"]
+    assert "no single gate" in dict(plan.passed_over)["stem.0"]
+
+
+def test_a_residual_stream_can_share_one_noise_layer() -> None:
+    torch.manual_seed(0)
+    model: Any = insert_noise(ResidualNetwork(), pixels(), where="streams").eval()
+    assert [layer.num_structures for layer in noise_layers(model).values()] == [6, 4, 5]
+    stream = model.stem[1].noise
+    assert model.first[2][1].noise is stream
+    assert model.second[2][1].noise is stream
+    stream.mask[[0, 3]] = 0
+    folded: Any = fold(compact(model, pixels()), pixels())
+    assert folded.last.in_features == 4
+    torch.testing.assert_close(folded(pixels()), model(pixels()), rtol=1e-5, atol=1e-6)  # float32 sums
+
+
+def test_noise_after_every_batch_norm_as_in_the_paper() -> None:
+    for example in (None, pixels()):
+        layers = noise_layers(insert_noise(ResidualNetwork(), example, where="resnet"))
+        assert [layer.num_structures for layer in layers.values()] == [6, 4, 6, 5, 6]
+
+
+def test_hidden_layers_are_the_same_with_an_example_and_without() -> None:
+    for build in (mlp, LeNet5, conv_with_norm):
+        assert plan_insertion(build(), where="hidden") == plan_insertion(build(), images(2), where="hidden")
+        assert plan_insertion(build()).placements == plan_insertion(build(), images(2)).placements
+
+
+def test_fresh_norms_do_not_pass_for_harmless() -> None:
+    """A BatchNorm without offsets maps 0 to 0, but training gives it some: the gate belongs after it."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    assert [p.name for p in plan_insertion(model, pixels()).placements] == ["2"]
+
+
+def test_unknown_places_are_an_error() -> None:
+    with pytest.raises(ValueError, match="where must be one of auto, hidden"):
+        insert_noise(mlp(), where="conv*")
+    with pytest.raises(ValueError, match="needs example_inputs"):
+        insert_noise(mlp(), where="heads")
+    with pytest.raises(ValueError, match="only if example_inputs are given"):
+        insert_noise(mlp(), where="2")
+
+
+def test_torch_transformers_do_not_bypass_the_noise() -> None:
+    """Their fused operation in evaluation takes the layers' weights and would leave the noise out."""
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True).eval()
+    x = torch.randn(2, 5, 8)
+    insert_noise(model, x)
+    assert list(noise_layers(model)) == ["linear1.noise"]
+    with torch.no_grad():
+        for layer in noise_layers(model).values():
+            layer.mu.fill_(-2.0)
+        fused = model(x)
+        torch.testing.assert_close(fused, model.requires_grad_(True)(x))
+        folded = fold(model, x)
+        assert folded.activation_relu_or_gelu == 1
+        torch.testing.assert_close(folded(x), fused)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Rule = Callable[[Trace, Call], None]
 
+_SUMS = ("add", "add_", "sub", "sub_")
 _PRODUCTS = ("mul", "mul_", "multiply", "div", "div_")
 
 
@@ -49,6 +50,8 @@ def _met(trace: Trace, call: Call, tensors: Sequence[Tensor], d: int) -> Axis | 
     for part in parts:
         if part.axis is None:
             _check_unlabelled(trace, part, labels)
+    if call.name in _SUMS and sum(part.dynamic and part.axis is not None for part in parts) > 1:
+        trace.sums.append(labels)
     if not call.out.is_floating_point():
         return trace.axis(labels)  # of comparisons, nothing is added up
     return trace.carried(call.out, d, labels, _still_zero(call, parts, labels.size))
@@ -339,7 +342,8 @@ ARITHMETIC: dict[str, Rule] = {
     # Entry by entry too, but not marked so by torch.
     **dict.fromkeys(
         "hardswish hardsigmoid hardtanh leaky_relu elu softplus mish log_sigmoid_forward threshold "
-        "rrelu_with_noise bernoulli fill zero masked_fill where nan_to_num clamp uniform normal".split(),
+        "_prelu_kernel rrelu_with_noise clamp where masked_fill nan_to_num "
+        "bernoulli uniform normal fill zero".split(),
         pointwise,
     ),
     **dict.fromkeys(("mm", "bmm", "mv", "addmm", "baddbmm"), matmul),
@@ -349,7 +353,10 @@ ARITHMETIC: dict[str, Rule] = {
             "native_batch_norm",
             "_native_batch_norm_legit",
             "_native_batch_norm_legit_no_training",
+            "_batch_norm_with_update",
+            "_batch_norm_no_update",
             "cudnn_batch_norm",
+            "miopen_batch_norm",
         ),
         batch_norm,
     ),

@@ -52,6 +52,8 @@ def view(trace: Trace, call: Call) -> None:
     """The same numbers under another shape."""
     x, out = call["self"], call.out
     state = trace.state(x)
+    if x.numel() != out.numel():
+        raise ValueError("numbers of another size")
     if x.numel() == 0:
         trace.pin(state.axes, f"an empty tensor is reshaped {trace.place}")
         return trace.set(out, (None,) * out.ndim, state.dynamic)

@@ -80,7 +80,7 @@ class Network:
         Labels of the structures of each noise layer that takes part.
     calls : list of ModuleCall
         In the order in which the calls ended, in evaluation mode.
-    uses, balances, reshapes, grouped, lost
+    uses, balances, reshapes, grouped, lost, sums
         See :class:`Trace`.
     """
 
@@ -93,6 +93,7 @@ class Network:
     reshapes: list[Reshape] = field(default_factory=list)
     grouped: dict[str, Grouped] = field(default_factory=dict)
     lost: list[tuple[Ints, str]] = field(default_factory=list)
+    sums: list[Ints] = field(default_factory=list)
 
     def obstacles(self) -> dict[int, str]:
         """Why a class of channels can't be removed, by its representative, whatever gates are closed."""
@@ -197,12 +198,14 @@ def _run(
 ) -> None:
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC}, network.parameters)
-    for name in ("uses", "balances", "reshapes", "grouped", "lost"):
+    for name in ("uses", "balances", "reshapes", "grouped", "lost", "sums"):
         setattr(trace, name, getattr(network, name))
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
+        # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         trace.read(example_inputs)
         with trace:

@@ -96,6 +96,8 @@ class Trace(TorchDispatchMode):
         What restricts which channels may go.
     lost : list of (ndarray, str)
         Channels that were 0 and no longer are, and where.
+    sums : list of ndarray
+        Channels of tensors that are added: those of residual streams.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class Trace(TorchDispatchMode):
         self.reshapes: list[Reshape] = []
         self.grouped: dict[str, Grouped] = {}
         self.lost: list[tuple[Ints, str]] = []
+        self.sums: list[Ints] = []
         self._rules = rules
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bmrs_torch.channels.weights import CONVOLUTIONS, activation_axis, is_plain, is_weighted, weight_axes
-from bmrs_torch.gates import BlockNoiseBefore, Gate, WithNoise
+from bmrs_torch.gates import BlockNoiseBefore, Gate, WithNoise, allow_fast_path
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.module_graph import ModuleGraph, NotFoldableError
 from bmrs_torch.pruning.verification import Reference
@@ -64,17 +64,20 @@ def fold(model: M, example_inputs: Any = None, *, constants: bool = False) -> M:
     noise_layers(model)
     folded = copy.deepcopy(model)
     done: set[Gate] = set()
+    refused: dict[MultiplicativeNoise, NotFoldableError] = {}
     for name, gate in _gates(folded).items():
         try:
             if gate not in done:
                 _fold_gate(name, gate, folded)
-        except NotFoldableError:
+        except NotFoldableError as error:
             if not isinstance(gate, WithNoise):
                 raise
+            refused[gate.noise] = error
             continue
         done.add(gate)
         folded = _replaced(folded, name, gate.layer)
-    folded = _fold_rest(folded, constants=constants)
+    folded = _fold_rest(folded, refused, constants=constants)
+    allow_fast_path(folded)
     if example_inputs is not None:
         Reference(model, example_inputs).verify(folded, "folding the noise into the weights")
     return folded
@@ -107,35 +110,40 @@ def _fold_gate(name: str, gate: Gate, model: nn.Module) -> None:
         _scale_inputs(layer, scale)
 
 
-def _fold_rest(model: M, *, constants: bool) -> M:
+def _fold_rest(model: M, refused: dict[MultiplicativeNoise, NotFoldableError], *, constants: bool) -> M:
     """Noise placed by hand, or after what has no weights: into what comes before it, as torch.fx tells."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, MultiplicativeNoise)}
     if not layers:
         return model
-    targets = {name: _target(name, noise, model, constants=constants) for name, noise in layers.items()}
+    targets = {}
+    for name, noise in layers.items():
+        target = _target(name, noise, model)
+        if isinstance(target, NotFoldableError) and not constants:
+            raise refused.get(noise, target)
+        targets[name] = target
     for name, noise in layers.items():
         target = targets[name]
-        if target is not None:
+        if isinstance(target, nn.Module):
             _scale_outputs(target, noise.expected_noise().detach())
     for name, noise in layers.items():
-        model = _with_constant(model, name, noise) if targets[name] is None else _without(model, noise)
+        model = (
+            _without(model, noise)
+            if isinstance(targets[name], nn.Module)
+            else _with_constant(model, name, noise)
+        )
     return model
 
 
-def _target(name: str, noise: MultiplicativeNoise, model: nn.Module, *, constants: bool) -> nn.Module | None:
-    """The layer to fold a noise layer into, or None where a constant is to be left instead."""
+def _target(name: str, noise: MultiplicativeNoise, model: nn.Module) -> nn.Module | NotFoldableError:
+    """The layer to fold a noise layer into, or why there is none."""
     try:
         layer = model.get_submodule(ModuleGraph(model).feeding(name))
         _check_target(name, noise, layer, model)
-    except NotFoldableError:
-        if not constants:
-            raise
+    except NotFoldableError as error:
+        return error
     except ValueError as error:
-        if not constants:
-            raise NotFoldableError(f"noise layer {name!r} can't be folded: {error}") from error
-    else:
-        return layer
-    return None
+        return NotFoldableError(f"noise layer {name!r} can't be folded: {error}")
+    return layer
 
 
 def _check_target(name: str, noise: MultiplicativeNoise, layer: nn.Module, model: nn.Module) -> None:

@@ -61,7 +61,12 @@ class Reference:
         self._model, self._inputs = model, example_inputs
         self._answers = answers(model, example_inputs)
         self._exact: list[Tensor] | None = None
-        coarsest = max((torch.finfo(t.dtype).eps for t in self._answers), default=0.0)
+        if not self._answers:
+            raise SurgeryError(
+                f"surgery on {type(model).__name__} can't be checked: what it answers on the example inputs "
+                "holds no tensor of floating-point numbers to compare; the model was left as it was"
+            )
+        coarsest = max(torch.finfo(t.dtype).eps for t in self._answers)
         self.tolerance = max(RELATIVE_TOLERANCE, _EPSILONS * coarsest)
         again = _difference(self._answers, answers(model, example_inputs))
         if not again <= self.tolerance:
@@ -143,5 +148,6 @@ def _difference(first: list[Tensor], second: list[Tensor]) -> float:
     if not first:
         return 0.0
     a, b = (torch.cat([t.double().flatten() for t in ts]) for ts in (first, second))
-    difference = (b - a).norm()
-    return 0.0 if difference == 0 else float(difference / a.norm())
+    # The same infinity in both is no difference: masked scores are −∞.
+    difference = torch.where(a == b, 0.0, b - a).norm()
+    return 0.0 if difference == 0 else float(difference / a[a.isfinite()].norm())
