@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
+from bmrs_torch import noise_layers
+
 README = Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(
     r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
 )
 
 
-def test_the_readme_shows_arrays_a_network_and_the_layer() -> None:
-    assert len(EXAMPLES) == 3
+def test_the_readme_shows_arrays_a_network_placement_and_the_layer() -> None:
+    assert len(EXAMPLES) == 4
 
 
 def run(*examples: str) -> dict[str, Any]:
@@ -33,6 +35,10 @@ def test_the_example_with_a_network_makes_it_smaller_and_plain() -> None:
     smaller = run(EXAMPLES[1])["smaller"]
     assert [type(layer).__name__ for layer in smaller] == ["Linear", "ReLU", "Linear"]
     assert smaller[0].out_features == smaller[2].in_features < 40
+
+
+def test_the_example_of_placement_puts_noise_after_the_norm() -> None:
+    assert list(noise_layers(run(*EXAMPLES[1:3])["tiny"])) == ["1.noise"]
 
 
 def test_the_layers_put_in_by_hand_take_what_the_readme_says() -> None:
