@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from bmrs_torch import noise_layers
+
 README = Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(
     r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
 )
 
 
-def test_the_readme_shows_arrays_a_network_the_layer_and_a_loop() -> None:
-    assert len(EXAMPLES) == 4
+def test_the_readme_shows_arrays_a_network_placement_the_layer_and_a_loop() -> None:
+    assert len(EXAMPLES) == 5
 
 
 def run(*examples: str) -> dict[str, Any]:
@@ -36,8 +38,12 @@ def test_the_example_with_a_network_makes_it_smaller_and_plain() -> None:
     assert smaller[0].out_features == smaller[2].in_features < 40
 
 
+def test_the_example_of_placement_puts_noise_after_the_norm() -> None:
+    assert list(noise_layers(run(*EXAMPLES[1:3])["tiny"])) == ["1.noise"]
+
+
 def test_the_layers_put_in_by_hand_take_what_the_readme_says() -> None:
-    names = run(*EXAMPLES[1:3])
+    names = run(EXAMPLES[1], EXAMPLES[3])
     assert names["block"](torch.randn(2, 3, 8, 8)).shape == (2, 64, 6, 6)
     assert names["tokens"](torch.randn(2, 5, 16)).shape == (2, 5, 48)
 
@@ -46,7 +52,7 @@ def test_the_loop_prunes_and_what_it_saves_is_what_it_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names = run(EXAMPLES[1], EXAMPLES[3])
+    names = run(EXAMPLES[1], EXAMPLES[4])
     smaller, same, images = names["smaller"], names["same"], names["images"]
     assert smaller[0].out_features < 40
     assert torch.equal(same(images), smaller(images))

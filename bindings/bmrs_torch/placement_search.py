@@ -178,7 +178,8 @@ class Search:
         bare = [c for c in outputs if not self._is_norm(c) and c.name not in normed]
         places: list[tuple[Placement, ...]] = [(self._after(c),) for c in [*norms, *bare]]
         places += [(place,) for place in inputs]
-        if 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
+        alike = len({(place.axis, place.block) for place in inputs}) == 1
+        if alike and 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
             places.append(_shared(inputs))
         if streams and len(norms) + len(bare) > 1:
             places.append(_shared([self._after(c) for c in [*norms, *bare]]))

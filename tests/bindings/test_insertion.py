@@ -258,6 +258,23 @@ def test_fresh_norms_do_not_pass_for_harmless() -> None:
     assert [p.name for p in plan_insertion(model, pixels()).placements] == ["2"]
 
 
+def test_layers_that_take_heads_in_different_shapes_share_no_noise() -> None:
+    """Talking heads: the heads' weights pass through a linear layer of their own, on another axis."""
+
+    class TalkingHeads(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.talk = nn.Linear(4, 4)
+
+        def attention(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, 2).permute(2, 0, 3, 1, 4)
+            scores = self.talk((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            answer: Tensor = self.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+            return answer
+
+    assert "down" in [place.name for place in plan_insertion(TalkingHeads(), pixels()).placements]
+
+
 def test_unknown_places_are_an_error() -> None:
     with pytest.raises(ValueError, match="where must be one of auto, hidden"):
         insert_noise(mlp(), where="conv*")

@@ -142,7 +142,7 @@ class Surgeon(Generic[M]):
 
     def _try(self, selection: Selection) -> tuple[M, Selection, tuple[bool, bool]] | None:
         cut = Cut(selection)
-        for mode in _MODES:
+        for mode in _MODES if cut.resized(products=True) else _MODES[-1:]:
             self._attempts += 1
             smaller = copy.deepcopy(self._model)
             cut_model(smaller, cut, sizes=mode[0], products=mode[1])
