@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.demo.data import DataError, ImageData, load_images
 from benchmarks.fashion.after_training import prune_after_training
-from benchmarks.fashion.networks import NETWORKS
+from benchmarks.fashion.networks import NETWORKS, WHERE
 from benchmarks.fashion.record import make_record
 from benchmarks.fashion.training import Settings, evaluate, prune_by_evidence, train_unpruned
 from benchmarks.measuring.options import limited_threads
@@ -51,6 +51,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--network", choices=sorted(NETWORKS), required=True)
     add("--epochs", type=int, nargs=3, metavar=("TRAIN", "PRUNE", "FINETUNE"), help="default: see --network")
     add("--kl-weight", type=float, help="accuracy against compression")
+    add("--where", help=f"a preset of insert_noise (default: {WHERE})")
     add("--post-training-steps", type=int, default=POST_TRAINING_STEPS, help="0: leave that part out")
     add("--post-training-kl-weight", type=float, help="default: that of --kl-weight")
     add("--unpruned", type=Path, help="a trained network, of an earlier run's --out, instead of training one")
@@ -62,6 +63,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.epochs = options.epochs or list(DEFAULTS[options.network][:3])
     if min(options.epochs) < 1 or options.threads < 1 or options.post_training_steps < 0:
         parser.error("--epochs and --threads must be at least 1, --post-training-steps at least 0")
+    options.where = options.where or WHERE[options.network]
     if options.kl_weight is None:
         options.kl_weight = DEFAULTS[options.network][3]
     return options
@@ -69,7 +71,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace, arguments: Sequence[str], data: ImageData, out: Path) -> None:
     train, prune, finetune = options.epochs
-    settings = Settings(options.network, train, prune, finetune, options.kl_weight, seed=options.seed)
+    settings = Settings(
+        options.network, train, prune, finetune, options.kl_weight, options.where, seed=options.seed
+    )
     name = f"fashion_{options.network}"
     if options.unpruned is None:
         unpruned, training = train_unpruned(settings, data, _say)

@@ -100,7 +100,7 @@ def prune_after_training(
     noisy.load_state_dict(unpruned.state_dict())
     started = time.monotonic()
     result = prune_trained(
-        with_noise(settings.network, noisy),
+        with_noise(noisy, settings.where),
         _Batches(data, settings.batch_size),
         misfit,
         num_samples=len(data.train_labels),

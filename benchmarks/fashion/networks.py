@@ -107,10 +107,10 @@ class SmallViT(nn.Module):
 
 
 NETWORKS: dict[str, type[SmallResNet | SmallViT]] = {"resnet": SmallResNet, "vit": SmallViT}
-WHERE = {"resnet": "streams", "vit": "auto"}
-"""Noise on inner filters and residual streams; on neurons and heads, since a LayerNorm forbids the stream."""
+WHERE = {"resnet": "streams", "vit": "neurons"}
+"""On inner filters and residual streams; on the neurons of each block ("auto" takes the heads, too)."""
 
 
-def with_noise(network: str, model: nn.Module) -> nn.Module:
-    """Put noise, in place, on all structures of a network that can be removed."""
-    return insert_noise(model, torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE), where=WHERE[network])
+def with_noise(model: nn.Module, where: str) -> nn.Module:
+    """Put noise on the structures of a network, in place; `where` as for :func:`insert_noise`."""
+    return insert_noise(model, torch.zeros(2, 1, IMAGE_SIZE, IMAGE_SIZE), where=where)

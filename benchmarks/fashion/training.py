@@ -31,6 +31,7 @@ class Settings:
     pruning_epochs: int
     finetuning_epochs: int
     kl_weight: float
+    where: str
     lr: float = 2e-3
     finetuning_lr: float = 5e-4
     batch_size: int = 128
@@ -86,7 +87,7 @@ def prune_by_evidence(unpruned: nn.Module, settings: Settings, data: ImageData, 
     torch.manual_seed(settings.seed + 1)
     original = NETWORKS[settings.network]()
     original.load_state_dict(unpruned.state_dict())
-    model = with_noise(settings.network, unpruned)
+    model = with_noise(unpruned, settings.where)
     optimizer = torch.optim.Adam(parameter_groups(model, settings.lr / 2))
     pruner = Pruner(
         model, optimizer, num_samples=len(data.train_labels), criterion="bmrs_n", kl_weight=settings.kl_weight

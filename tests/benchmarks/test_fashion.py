@@ -72,10 +72,17 @@ def test_a_run_can_begin_from_an_earlier_ones_trained_network(tmp_path: Path, ca
 
 
 @pytest.mark.parametrize(
-    ("network", "sizes"), [("resnet", [16] * 3 + [32] * 3 + [64] * 3), ("vit", [4, 256] * 4)]
+    ("network", "where", "sizes"),
+    [
+        ("resnet", "streams", [16] * 3 + [32] * 3 + [64] * 3),
+        ("vit", "neurons", [256] * 4),
+        ("vit", "auto", [4, 256] * 4),
+    ],
 )
-def test_noise_is_on_filters_and_streams_or_on_heads_and_neurons(network: str, sizes: list[int]) -> None:
-    layers = noise_layers(with_noise(network, NETWORKS[network]()))
+def test_noise_is_on_filters_and_streams_or_on_neurons_and_heads(
+    network: str, where: str, sizes: list[int]
+) -> None:
+    layers = noise_layers(with_noise(NETWORKS[network](), where))
     assert sorted(layer.num_structures for layer in layers.values()) == sorted(sizes)
 
 
