@@ -130,8 +130,8 @@ def _kernels(name: str) -> ModuleType:
         if error.name != "triton":
             raise
         raise ImportError(
-            "noise on a CUDA device needs Triton, which CUDA builds of torch bring on Linux but not everywhere; "
-            "install the release that belongs to this torch, or move the model to the CPU"
+            "noise on a CUDA device needs Triton, which CUDA builds of torch bring on Linux but not "
+            "everywhere; install the release that belongs to this torch, or move the model to the CPU"
         ) from error
 
 
