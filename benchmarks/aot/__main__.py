@@ -19,7 +19,7 @@ Each kernel of the size of x, as it would be compiled for a layer, on a machine 
 per element and thread, of structures with μ inside the support or next to it (for other regimes a block runs
 their texts, too). Budget: as many fit into the time in which an H100's memory moves the bytes (3.0 TB/s);
 fewer, and memory is what the kernel waits for. 16 bytes: stores of so many at a time, of those in which a
-thread could write its part of a tile."""
+thread could write its part of a tile; – where that part is smaller."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def _table(costs: Sequence[Cost], target: str) -> Table:
             f"{each.resources.spilled}",
             f"{each.instructions:.1f}",
             f"{each.budget:.0f}",
-            f"{each.resources.wide_stores} of {each.stores_due}",
+            f"{each.resources.wide_stores} of {each.stores_due}" if each.stores_due else "–",
             style=None if each.instructions <= each.budget else "dim",
         )
     return table

@@ -68,6 +68,6 @@ def cost(problem: str, dtype: str, direction: str, target: str) -> Cost:
     once = found.instructions - found.loop
     per_element = (once / walked + found.loop) / tile
     per_tile = MOVED[direction] * DTYPES[dtype].itemsize / BYTES_PER_SECOND
-    due = round(tile * DTYPES[dtype].itemsize / 16)
+    due = int(tile * DTYPES[dtype].itemsize / 16)
     budget = per_tile * LANES_PER_SECOND
     return Cost(problem, dtype, direction, found, per_element, budget, due * (MOVED[direction] - 1), due)

@@ -25,6 +25,9 @@ PADDING = 1.1
 NARROW = 32
 """Narrowest tile that is chosen to save idle lanes: 128 bytes of float32, a line of the cache."""
 
+LONGEST = 2**31 - 2**17
+"""Elements of the innermost axis that 32 bits can count, with those that the last tile has too many."""
+
 
 class Walk(NamedTuple):
     """A way through the tensors of one operation.
@@ -105,6 +108,11 @@ def walk(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layou
     Walk or None
         None if a tensor's axes do not merge: it must be made contiguous first.
 
+    Raises
+    ------
+    ValueError
+        For an innermost axis of more than `LONGEST` elements; the others, and x, may have any number.
+
     Examples
     --------
     >>> found = walk((32, 64, 56, 56), ((200704, 3136, 56, 1),), Layout(1, "sample", -20.0, 0.0))
@@ -131,6 +139,11 @@ def walk(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layou
         sizes = (sizes[1], 1, *sizes[2:])
         tensors = [(own[1], 0, *own[2:]) for own in tensors]
     inner = 2 if columns else 3
+    if sizes[inner] > LONGEST:
+        raise ValueError(
+            f"the innermost axis may have at most {LONGEST} elements on a GPU (they are counted in 32 bits "
+            f"there), got {sizes[inner]} in x of shape {shape}; split x"
+        )
     multiples = [sizes[inner], *(s for own in tensors for i, s in enumerate(own) if i != inner)]
     unit = next((u for u in UNITS if all(number % u == 0 for number in multiples)), 1)
     return Walk(columns, per_element, *sizes, unit, tuple(tensors))

@@ -70,10 +70,10 @@ def element_rows(
         element = first + columns_of(COLUMNS, RUN)
         inside = there & (element < elements * UNIT)
         seen = inside & (own[2] != 0.0)
-        values = tl.load(x_row + element * x_inner, mask=seen, other=0.0).to(tl.float32)
+        values = tl.load(x_row + element.to(tl.int64) * x_inner, mask=seen, other=0.0).to(tl.float32)
         words = tile_words(seed, row.to(tl.int64) * (elements * UNIT) + first, 1, COLUMNS, RUN)
         theta = draw(beside(words, values), own, regimes, a, b)
-        tl.store(y_row + element * y_inner, as_stored(values * theta, y_ptr), mask=inside)
+        tl.store(y_row + element.to(tl.int64) * y_inner, as_stored(values * theta, y_ptr), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "splits"])
@@ -121,12 +121,12 @@ def element_rows_backward(
         element = first + columns_of(COLUMNS, RUN)
         inside = there & (element < elements * UNIT)
         seen = inside & (own[2] != 0.0)
-        dy = tl.load(dy_row + element * dy_inner, mask=seen, other=0.0).to(tl.float32)
-        x = tl.load(x_row + element * x_inner, mask=seen, other=0.0).to(tl.float32)
+        dy = tl.load(dy_row + element.to(tl.int64) * dy_inner, mask=seen, other=0.0).to(tl.float32)
+        x = tl.load(x_row + element.to(tl.int64) * x_inner, mask=seen, other=0.0).to(tl.float32)
         words = tile_words(seed, row.to(tl.int64) * (elements * UNIT) + first, 1, COLUMNS, RUN)
         theta, theta_by_mu, theta_by_log_sigma = draw_gradients(beside(words, x), own, regimes, a, b)
         if WANT_DX:
-            tl.store(dx_row + element * dx_inner, as_stored(dy * theta, dx_ptr), mask=inside)
+            tl.store(dx_row + element.to(tl.int64) * dx_inner, as_stored(dy * theta, dx_ptr), mask=inside)
         by_mu += (dy * x) * theta_by_mu
         by_log_sigma += (dy * x) * theta_by_log_sigma
     place_of_sum = sums_ptr + split.to(tl.int64) * rows + row
@@ -169,14 +169,14 @@ def element_columns(
         inside = (token < tokens) & there
         x = token_offsets(0, token, elements, x_strides, UNIT)
         y = token_offsets(0, token, elements, y_strides, UNIT)
-        values = tl.load(x_ptr + x + column * x_inner, mask=inside, other=0.0).to(tl.float32)
+        values = tl.load(x_ptr + x + column.to(tl.int64) * x_inner, mask=inside, other=0.0).to(tl.float32)
         counters = (
             (token // elements).to(tl.int64) * (structures * UNIT) + first
         ) * elements + token % elements
         words = tile_words(seed, counters, elements, COLUMNS, RUN)
         theta = draw(beside(words, values), own, regimes, a, b)
         values = tl.where(own[2] != 0.0, values * theta, 0.0)
-        tl.store(y_ptr + y + column * y_inner, as_stored(values, y_ptr), mask=inside)
+        tl.store(y_ptr + y + column.to(tl.int64) * y_inner, as_stored(values, y_ptr), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tokens", "blocks", "parts"])
@@ -222,8 +222,10 @@ def element_columns_backward(
         inside = (token < tokens) & there
         dy_token = token_offsets(0, token, elements, dy_strides, UNIT)
         x_token = token_offsets(0, token, elements, x_strides, UNIT)
-        dy = tl.load(dy_ptr + dy_token + column * dy_inner, mask=inside, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + x_token + column * x_inner, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + dy_token + column.to(tl.int64) * dy_inner, mask=inside, other=0.0).to(
+            tl.float32
+        )
+        x = tl.load(x_ptr + x_token + column.to(tl.int64) * x_inner, mask=inside, other=0.0).to(tl.float32)
         counters = (
             (token // elements).to(tl.int64) * (structures * UNIT) + first
         ) * elements + token % elements
@@ -232,7 +234,7 @@ def element_columns_backward(
         if WANT_DX:
             dx = as_stored(tl.where(own[2] != 0.0, dy * theta, 0.0), dx_ptr)
             dx_token = token_offsets(0, token, elements, dx_strides, UNIT)
-            tl.store(dx_ptr + dx_token + column * dx_inner, dx, mask=inside)
+            tl.store(dx_ptr + dx_token + column.to(tl.int64) * dx_inner, dx, mask=inside)
         product = tl.where(own[2] != 0.0, dy * x, 0.0)
         by_mu += product * theta_by_mu
         by_log_sigma += product * theta_by_log_sigma

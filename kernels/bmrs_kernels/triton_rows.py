@@ -48,8 +48,10 @@ def scale_rows(
     inside = there & (element < elements * UNIT)
     x = row_offsets(row, positions, structures, x_strides, UNIT, MERGED)
     y = row_offsets(row, positions, structures, y_strides, UNIT, MERGED)
-    values = tl.load(x_ptr + x + element * x_inner, mask=inside & (theta != 0.0), other=0.0).to(tl.float32)
-    tl.store(y_ptr + y + element * y_inner, as_stored(values * theta, y_ptr), mask=inside)
+    values = tl.load(x_ptr + x + element.to(tl.int64) * x_inner, mask=inside & (theta != 0.0), other=0.0).to(
+        tl.float32
+    )
+    tl.store(y_ptr + y + element.to(tl.int64) * y_inner, as_stored(values * theta, y_ptr), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "chunks", "splits"])
@@ -90,10 +92,10 @@ def scale_rows_backward(
         element = (split * WALK + tile) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         inside = there & (element < elements * UNIT)
         seen = inside & (theta != 0.0)
-        dy = tl.load(dy_row + element * dy_inner, mask=seen, other=0.0).to(tl.float32)
-        x = tl.load(x_row + element * x_inner, mask=seen, other=0.0).to(tl.float32)
+        dy = tl.load(dy_row + element.to(tl.int64) * dy_inner, mask=seen, other=0.0).to(tl.float32)
+        x = tl.load(x_row + element.to(tl.int64) * x_inner, mask=seen, other=0.0).to(tl.float32)
         if WANT_DX:
-            tl.store(dx_row + element * dx_inner, as_stored(dy * theta, dx_ptr), mask=inside)
+            tl.store(dx_row + element.to(tl.int64) * dx_inner, as_stored(dy * theta, dx_ptr), mask=inside)
         products += dy * x
     total = tl.sum(products, axis=1, keep_dims=True)
     tl.store(sums_ptr + split.to(tl.int64) * rows + row, total, mask=there)
@@ -127,9 +129,9 @@ def scale_columns(
     inside = (token < tokens) & there
     x = token_offsets(sample, token, elements, x_strides, UNIT)
     y = token_offsets(sample, token, elements, y_strides, UNIT)
-    values = tl.load(x_ptr + x + column * x_inner, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(x_ptr + x + column.to(tl.int64) * x_inner, mask=inside, other=0.0).to(tl.float32)
     values = tl.where(theta != 0.0, values * theta, 0.0)
-    tl.store(y_ptr + y + column * y_inner, as_stored(values, y_ptr), mask=inside)
+    tl.store(y_ptr + y + column.to(tl.int64) * y_inner, as_stored(values, y_ptr), mask=inside)
 
 
 @triton.jit(do_not_specialize=["tokens", "blocks", "parts"])
@@ -168,12 +170,14 @@ def scale_columns_backward(
         inside = (token < tokens) & there
         dy_token = token_offsets(sample, token, elements, dy_strides, UNIT)
         x_token = token_offsets(sample, token, elements, x_strides, UNIT)
-        dy = tl.load(dy_ptr + dy_token + column * dy_inner, mask=inside, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + x_token + column * x_inner, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + dy_token + column.to(tl.int64) * dy_inner, mask=inside, other=0.0).to(
+            tl.float32
+        )
+        x = tl.load(x_ptr + x_token + column.to(tl.int64) * x_inner, mask=inside, other=0.0).to(tl.float32)
         if WANT_DX:
             dx = as_stored(tl.where(theta != 0.0, dy * theta, 0.0), dx_ptr)
             dx_token = token_offsets(sample, token, elements, dx_strides, UNIT)
-            tl.store(dx_ptr + dx_token + column * dx_inner, dx, mask=inside)
+            tl.store(dx_ptr + dx_token + column.to(tl.int64) * dx_inner, dx, mask=inside)
         products += tl.where(theta != 0.0, dy * x, 0.0)
     total = tl.sum(products, axis=0, keep_dims=True)
     tl.store(sums_ptr + rest.to(tl.int64) * structures * UNIT + column, total, mask=there)

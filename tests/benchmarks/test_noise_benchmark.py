@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import __main__ as benchmarks
-from benchmarks.noise import measurement, naive, noise_rivals
+from benchmarks.noise import command, measurement, naive, noise_rivals
 from benchmarks.noise.comparison import ComparisonError, read_earlier
 from benchmarks.noise.measurement import Settings, check, measure
 from benchmarks.noise.problem import DTYPES, OPS, TRAINING, Problem, ProblemError, draw_inputs
@@ -238,3 +238,13 @@ def test_the_default_shapes_are_those_of_the_operations() -> None:
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_a_gpu_gets_larger_shapes_and_both_formats() -> None:
+    options = command._parser().parse_args(["--device", "cuda"])
+    assert OPS["rows"].shapes_on("cuda") == ((64, 256, 56, 56), (64, 197, 768), (4096, 4096))
+    assert OPS["rows"].shapes_on("cpu") == OPS["rows"].shapes
+    assert command._dtypes("rows", options) == ["float32", "bfloat16"]
+    assert command._dtypes("kl", options) == ["float32"]
+    options = command._parser().parse_args(["--device", "cuda", "--dtype", "float16"])
+    assert command._dtypes("elements", options) == ["float16"]
