@@ -14,7 +14,7 @@ from bmrs_torch import cuda
 from bmrs_torch.operators import apply_noise
 from bmrs_torch.reference import ReferenceNoise
 
-__all__ = ["IMPLEMENTATIONS", "TRUTH", "Implementation", "Outcome"]
+__all__ = ["IMPLEMENTATIONS", "INTERPRETED", "TRUTH", "Implementation", "Outcome"]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether this process runs Triton's kernels in its interpreter: then it runs them and nothing else."""
