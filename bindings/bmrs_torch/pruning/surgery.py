@@ -115,7 +115,7 @@ class Surgeon(Generic[M]):
         whole = self._try(self._selection)
         if whole is not None:
             return whole
-        sound = self._sound(sorted(self._selection.families(), key=min))
+        sound = self._sound(sorted(self._selection.families(), key=min), [])
         result = self._try(self._only(sound))
         if result is None:
             names = ", ".join(self._selection.layers_of(set().union(*sound)))
@@ -126,16 +126,17 @@ class Surgeon(Generic[M]):
             )
         return result
 
-    def _sound(self, families: list[set[int]]) -> list[set[int]]:
-        """The families that can go, found by halving those that can't."""
+    def _sound(self, families: list[set[int]], before: list[set[int]]) -> list[set[int]]:
+        """The families that can go after those before, found by halving those that can't."""
         if not families or self._attempts > _MOST_ATTEMPTS:
             return []
-        if self._try(self._only(families)) is not None:
+        if self._try(self._only(before + families)) is not None:
             return families
         if len(families) == 1:
             return []
         half = len(families) // 2
-        return self._sound(families[:half]) + self._sound(families[half:])
+        first = self._sound(families[:half], before)
+        return first + self._sound(families[half:], before + first)
 
     def _only(self, families: list[set[int]]) -> Selection:
         return self._selection.only(set().union(*families), CHANGES_ANSWERS)
