@@ -13,7 +13,7 @@ from benchmarks.fashion.training import Course, Settings
 from benchmarks.measuring.machine import this_machine, versions
 from bmrs_torch import Comparison
 
-PACKAGES = ("torch", "numpy", "numba", "torch-pruning")
+PACKAGES = ("torch", "numpy", "numba")
 
 
 def make_record(
