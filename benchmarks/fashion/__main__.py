@@ -20,7 +20,7 @@ from benchmarks.measuring.options import limited_threads
 from bmrs_torch import draw_evidence, draw_layers, load_pruned, report, save_pruned
 from bmrs_torch.reporting import Comparison
 
-DEFAULTS = {"resnet": (4, 4, 2, 30.0), "vit": (6, 4, 2, 10.0)}
+DEFAULTS = {"resnet": (4, 4, 2, 100.0), "vit": (6, 4, 2, 10.0)}
 """Epochs of training, of pruning and of fine-tuning, and the weight of the divergence."""
 
 POST_TRAINING_STEPS = 400
