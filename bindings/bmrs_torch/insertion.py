@@ -193,6 +193,13 @@ def _rehearsed(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> In
 def _chosen(model: nn.Module, example_inputs: Any, where: Where) -> InsertionPlan:
     """After the layers that the user names."""
     patterns = [where] if isinstance(where, str) else where
+    if not (
+        callable(patterns) or (isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns))
+    ):
+        raise TypeError(
+            "where must be a preset, a name or pattern of layers, a sequence of such or a function of name and "
+            f"layer, got {where!r}"
+        )
     chosen = [
         (name, module)
         for name, module in model.named_modules()

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch import MultiplicativeNoise, NotFoldableError, SurgeryError, compact, fold
+from bmrs_torch import (
+    MultiplicativeNoise,
+    NotFoldableError,
+    SurgeryError,
+    compact,
+    fold,
+    insert_noise,
+    noise_layers,
+)
 from bmrs_torch.gates import NoiseBefore, WithNoise
 from bmrs_torch.pruning.verification import RELATIVE_TOLERANCE, relative_difference
 from tests.bindings.networks import NETWORKS, LeNet5, images, noisy
@@ -158,3 +166,10 @@ def test_what_can_not_be_folded_can_stay_as_a_constant() -> None:
     assert isinstance(folded[2], torch.fx.GraphModule)
     again = copy.deepcopy(folded)
     assert torch.equal(again(torch.ones(2, 4)), folded(torch.ones(2, 4)))
+
+
+def test_parameters_that_are_not_finite_are_an_error_that_names_the_layer() -> None:
+    model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    noise_layers(model)["0.noise"].mu.data[1] = float("nan")
+    with pytest.raises(ValueError, match=r"'0\.noise' can't be folded.*structure 1"):
+        fold(model)

@@ -299,3 +299,9 @@ def test_torch_transformers_do_not_bypass_the_noise() -> None:
         folded = fold(model, x)
         assert folded.activation_relu_or_gelu == 1
         torch.testing.assert_close(folded(x), fused)
+
+
+@pytest.mark.parametrize("where", [3, None, [1, 2]])
+def test_what_names_no_layers_is_a_type_error(where: Any) -> None:
+    with pytest.raises(TypeError, match="where must be a preset"):
+        insert_noise(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), where=where)

@@ -18,14 +18,7 @@ NVIDIA = ("sm_80", "sm_90", "sm_100")
 COMMON = ("maps", "tokens", "neurons", "map-elements")
 DRAWING = ("neurons", "map-elements")
 CASES = [
-    *(
-        (problem, dtype, target)
-        for problem in COMMON
-        for dtype in ("float32", "bfloat16")
-        for target in TARGETS
-    ),
-    *((problem, "float16", target) for problem in COMMON for target in TARGETS if problem not in DRAWING),
-    *((problem, "float16", "sm_90") for problem in DRAWING),
+    *((problem, dtype, target) for problem in COMMON for dtype in DTYPES for target in TARGETS),
     *((problem, dtype, "sm_90") for problem in ("channels-last", "odd-maps") for dtype in DTYPES),
     *(("odd-elements", dtype, "sm_90") for dtype in ("float32", "bfloat16")),
 ]

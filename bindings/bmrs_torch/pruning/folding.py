@@ -61,7 +61,8 @@ def fold(model: M, example_inputs: Any = None, *, constants: bool = False) -> M:
       (2): Linear(in_features=3, out_features=2, bias=True)
     )
     """
-    noise_layers(model)
+    for name, layer in noise_layers(model).items():
+        _check_expectation(name, layer)
     folded = copy.deepcopy(model)
     done: set[Gate] = set()
     refused: dict[MultiplicativeNoise, NotFoldableError] = {}
@@ -81,6 +82,14 @@ def fold(model: M, example_inputs: Any = None, *, constants: bool = False) -> M:
     if example_inputs is not None:
         Reference(model, example_inputs).verify(folded, "folding the noise into the weights")
     return folded
+
+
+def _check_expectation(name: str, noise: MultiplicativeNoise) -> None:
+    """Raise ValueError, naming the layer, unless E[θ] of its kept structures can be computed."""
+    try:
+        noise.expected_noise()
+    except ValueError as error:
+        raise ValueError(f"noise layer {name or '(model)'!r} can't be folded: {error}") from error
 
 
 def _gates(model: nn.Module) -> dict[str, Gate]:
