@@ -197,8 +197,8 @@ def _chosen(model: nn.Module, example_inputs: Any, where: Where) -> InsertionPla
         callable(patterns) or (isinstance(patterns, Sequence) and all(isinstance(p, str) for p in patterns))
     ):
         raise TypeError(
-            "where must be a preset, a name or pattern of layers, a sequence of such or a function of name and "
-            f"layer, got {where!r}"
+            "where must be a preset, a name or pattern of layers, a sequence of such or a function of name "
+            f"and layer, got {where!r}"
         )
     chosen = [
         (name, module)
