@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmarks.aot.compilation import compile_launch, interior_only
 from benchmarks.aot.problems import DTYPES, PROBLEMS, launches
 from benchmarks.aot.resources import Resources, resources
-from bmrs_kernels.launch import OPTIONS, Launch
+from bmrs_kernels.gpu.launch import OPTIONS, Launch
 
 __all__ = ["Cost", "cost", "main_launch"]
 

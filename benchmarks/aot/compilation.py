@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bmrs_kernels.launch import OPTIONS, Launch
+from bmrs_kernels.gpu.launch import OPTIONS, Launch
 
 __all__ = ["TARGETS", "compile_launch"]
 
@@ -41,7 +41,7 @@ def compile_launch(launch: Launch, target: str) -> Any:
     Parameters
     ----------
     launch : Launch
-        As :func:`bmrs_kernels.launch.recorded` collects them.
+        As :func:`bmrs_kernels.gpu.launch.recorded` collects them.
     target : str
         A key of `TARGETS`.
     """

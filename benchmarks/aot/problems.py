@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import torch
 
-from bmrs_kernels import noise_gpu, parameters_gpu
 from bmrs_kernels.contract import Layout
-from bmrs_kernels.gpu_walk import walk
-from bmrs_kernels.launch import Launch, recorded
+from bmrs_kernels.gpu import noise as noise_gpu
+from bmrs_kernels.gpu import parameters as parameters_gpu
+from bmrs_kernels.gpu.launch import Launch, recorded
+from bmrs_kernels.gpu.walk import walk
 
 __all__ = ["DTYPES", "PROBLEMS", "Problem", "launches", "parameter_launches"]
 

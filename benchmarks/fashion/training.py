@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.demo.data import ImageData
 from benchmarks.fashion.networks import NETWORKS, with_noise
 from bmrs_torch import Pruner, PruneReport, compact, fold, parameter_groups
-from bmrs_torch.pruning.verification import relative_difference
+from bmrs_torch.surgery.verification import relative_difference
 
 _EXAMPLES = 64
 _EVALUATION_BATCH = 1000

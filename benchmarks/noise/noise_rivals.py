@@ -28,8 +28,8 @@ from benchmarks.noise.variant import (
 )
 from bmrs_kernels.contract import Layout
 from bmrs_torch import multiplicative_noise
-from bmrs_torch.noise import draw_seed
-from bmrs_torch.reference import ReferenceNoise
+from bmrs_torch.operation.multiplicative_noise import draw_seed
+from bmrs_torch.operation.reference import ReferenceNoise
 
 Function = Callable[[Inputs], Tensor]
 MOST_REFERENCE_DRAWS = 1_000_000

@@ -1,34 +1,30 @@
 """Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
 
-from bmrs_torch.insertion import PRESETS, insert_noise, plan_insertion
+from bmrs_torch.deciding import HALF_LOG_2PI, LayerPruning, PruneReport, Scores, prune, ranks, scores
+from bmrs_torch.insertion import PRESETS, InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.layout import LayoutError
 from bmrs_torch.module_graph import NotFoldableError
-from bmrs_torch.noise import multiplicative_noise
 from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
-from bmrs_torch.optimization import NOISE_LR_MULTIPLIER, parameter_groups
-from bmrs_torch.placement import InsertionPlan, Placement
-from bmrs_torch.post_training import PostTrainingResult, prune_trained
-from bmrs_torch.pruning import (
-    HALF_LOG_2PI,
+from bmrs_torch.operation import multiplicative_noise
+from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
+from bmrs_torch.shipping import LayoutError, ShippingError, load_pruned, save_pruned
+from bmrs_torch.surgery import (
     CompactionPlan,
-    LayerPruning,
     LayerRemoval,
-    Pruner,
-    PruneReport,
-    Schedule,
-    Scores,
     SurgeryError,
     compact,
     coupled_gates,
     fold,
     plan_compaction,
-    prune,
-    ranks,
-    scores,
 )
-from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
-from bmrs_torch.shipping import ShippingError, load_pruned, save_pruned
+from bmrs_torch.training import (
+    NOISE_LR_MULTIPLIER,
+    PostTrainingResult,
+    Pruner,
+    Schedule,
+    parameter_groups,
+    prune_trained,
+)
 
 __all__ = [
     "HALF_LOG_2PI",

@@ -8,10 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_kernels.contract import Share
-from bmrs_torch.checks import check_bounds, check_input, check_parameters, check_share, structure_axis
-from bmrs_torch.joint import Team
-from bmrs_torch.moments import noise_mean
-from bmrs_torch.noise import multiplicative_noise
+from bmrs_torch.operation.checks import (
+    check_bounds,
+    check_input,
+    check_parameters,
+    check_share,
+    structure_axis,
+)
+from bmrs_torch.operation.moments import noise_mean
+from bmrs_torch.operation.multiplicative_noise import multiplicative_noise
+from bmrs_torch.operation.together import Team
 
 INITIAL_MU = 0.0
 INITIAL_LOG_SIGMA = -5.0

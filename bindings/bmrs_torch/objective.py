@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.divergence import divergence
 from bmrs_torch.layer import noise_layers
+from bmrs_torch.operation.divergence import divergence
 
 KlScale = Literal["elbo", "published"]
 

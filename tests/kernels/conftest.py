@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels import interpreter_runs
+from tests.kernels.gpu import interpreter_runs
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start those that were collected."""
     if not session.config.option.collectonly:
         for item in session.items:
-            if item.path.name == "test_triton_interpreter.py" and (spec := getattr(item, "callspec", None)):
+            if item.path.name == "test_interpreter.py" and (spec := getattr(item, "callspec", None)):
                 interpreter_runs.start(spec.params["file"])
 
 

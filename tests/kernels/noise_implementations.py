@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import SHARES, Layout
-from bmrs_torch import cuda
-from bmrs_torch.operators import apply_noise
-from bmrs_torch.reference import ReferenceNoise
+from bmrs_torch.operation import cuda
+from bmrs_torch.operation.operators import apply_noise
+from bmrs_torch.operation.reference import ReferenceNoise
 
 __all__ = ["IMPLEMENTATIONS", "INTERPRETED", "TRUTH", "Implementation", "Outcome"]
 

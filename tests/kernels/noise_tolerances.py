@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bmrs_core import logpdf
 from bmrs_kernels.contract import Layout
-from bmrs_torch.reference import draw_noise_and_derivatives, draw_uniforms
+from bmrs_torch.operation.reference import draw_noise_and_derivatives, draw_uniforms
 
 __all__ = ["Tolerances", "tolerances"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bmrs_kernels.contract import SHARES, Layout
-from bmrs_torch import cpu
+from bmrs_torch.operation import cpu
 
 SHAPE = (16, 24, 20, 20)
 SEED = torch.tensor([3])

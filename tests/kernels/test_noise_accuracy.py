@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bmrs_kernels import numba_coefficients, numba_draws, numba_kl
-from bmrs_kernels.numba_cache import cached_njit
+from bmrs_kernels.cpu import coefficients as numba_coefficients
+from bmrs_kernels.cpu import divergence_kernels as numba_kl
+from bmrs_kernels.cpu import draws as numba_draws
+from bmrs_kernels.cpu.cache import cached_njit
 from tests.core.truth_tables import Table, load
 
 EPS = float(np.finfo(np.float32).eps)

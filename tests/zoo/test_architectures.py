@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from bmrs_torch import compact, fold, insert_noise
 from bmrs_torch.channels.network import tensors_of
-from bmrs_torch.pruning.verification import RELATIVE_TOLERANCE, answers
+from bmrs_torch.surgery.verification import RELATIVE_TOLERANCE, answers
 from tests.zoo.architectures import ARCHITECTURES
 from tests.zoo.randomness import mask, randomize, randomize_statistics
 

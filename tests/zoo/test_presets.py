@@ -18,7 +18,7 @@ from bmrs_torch import (
     plan_compaction,
     plan_insertion,
 )
-from bmrs_torch.pruning.verification import RELATIVE_TOLERANCE, relative_difference
+from bmrs_torch.surgery.verification import RELATIVE_TOLERANCE, relative_difference
 from tests.zoo.architectures import ARCHITECTURES, swin, vit
 from tests.zoo.randomness import mask, randomize, randomize_statistics
 

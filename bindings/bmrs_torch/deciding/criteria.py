@@ -97,7 +97,7 @@ def find_criterion(name: str) -> Criterion:
 
     Examples
     --------
-    >>> from bmrs_torch.pruning.criteria import find_criterion
+    >>> from bmrs_torch.deciding.criteria import find_criterion
     >>> find_criterion("snr").limit
     1.0
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from bmrs_torch.gates import WithNoise
+from bmrs_torch.attachment import WithNoise
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.module_graph import ModuleGraph
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from bmrs_torch.deciding.criteria import P1, P2, Criterion
+from bmrs_torch.deciding.rules import Rule, Scope, make_rule
+from bmrs_torch.deciding.scores import Scores, scores
+from bmrs_torch.deciding.units import Coupling, Units, make_units
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.pruning.compaction_plan import coupled_gates
-from bmrs_torch.pruning.criteria import P1, P2, Criterion
-from bmrs_torch.pruning.rules import Rule, Scope, make_rule
-from bmrs_torch.pruning.scores import Scores, scores
-from bmrs_torch.pruning.units import Coupling, Units, make_units
+from bmrs_torch.surgery.plan_compaction import coupled_gates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from bmrs_torch.pruning.criteria import Criterion, find_criterion
+from bmrs_torch.deciding.criteria import Criterion, find_criterion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bmrs_torch.pruning.units import Units
+    from bmrs_torch.deciding.units import Units
 
 Scope = Literal["layer", "global"]
 
@@ -127,7 +127,7 @@ def make_rule(
 
     Examples
     --------
-    >>> from bmrs_torch.pruning.rules import make_rule
+    >>> from bmrs_torch.deciding.rules import make_rule
     >>> print(make_rule("bmrs_n"))
     prune where ΔF_N ≥ -0.9189
     >>> print(make_rule("l2", amount=0.5, scope="global"))

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_core import delta_f_normal, delta_f_uniform, mean, snr
-from bmrs_torch.checks import check_parameters
+from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
+from bmrs_torch.deciding.feeding_weights import FeedingLayer, feeding_layers
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.pruning.criteria import P1, P2, Criterion, find_criterion
-from bmrs_torch.pruning.feeding_weights import FeedingLayer, feeding_layers
+from bmrs_torch.operation.checks import check_parameters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

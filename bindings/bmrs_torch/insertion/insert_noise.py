@@ -10,15 +10,15 @@ from typing import Any
 from torch import nn
 
 from bmrs_kernels.contract import Share
+from bmrs_torch.attachment import BlockNoiseBefore, Gate, NoiseBefore, WithNoise, keep_from_fast_path
 from bmrs_torch.channels.network import follow
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_weighted
-from bmrs_torch.gates import BlockNoiseBefore, Gate, NoiseBefore, WithNoise, keep_from_fast_path
+from bmrs_torch.insertion.placement import InsertionPlan, Placement
+from bmrs_torch.insertion.search import CALLED_AGAIN, HAS_NOISE, IS_OUTPUT, NOT_CALLED, Search
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.module_graph import WEIGHTED, ModuleGraph
-from bmrs_torch.placement import InsertionPlan, Placement
-from bmrs_torch.placement_search import CALLED_AGAIN, HAS_NOISE, IS_OUTPUT, NOT_CALLED, Search
-from bmrs_torch.pruning.compaction_plan import Selection
-from bmrs_torch.pruning.surgery import CHANGES_ANSWERS, Surgeon
+from bmrs_torch.surgery.compact import CHANGES_ANSWERS, Surgeon
+from bmrs_torch.surgery.plan_compaction import Selection
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from bmrs_torch.channels.network import OUTPUT, ModuleCall, Network, Probe, follow, trained
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_weighted
-from bmrs_torch.placement import InsertionPlan, Placement
+from bmrs_torch.insertion.placement import InsertionPlan, Placement
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.axes import Axis

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from bmrs_torch.pruning.pruner import Pruner
+from bmrs_torch.training.pruner import Pruner
 
 
 class Attachment:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmrs_kernels import noise_cpu
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64, Layout
-from bmrs_kernels.geometry import Plan, plan
+from bmrs_kernels.cpu import noise as noise_cpu
+from bmrs_kernels.strides import Plan, plan
 
 __all__ = [
     "as_arithmetic",

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import Layout
-from bmrs_kernels.gpu_walk import Walk, walk
-from bmrs_torch.cpu import as_arithmetic
-from bmrs_torch.reference import reference_backward, reference_forward
+from bmrs_kernels.gpu.walk import Walk, walk
+from bmrs_torch.operation.cpu import as_arithmetic
+from bmrs_torch.operation.reference import reference_backward, reference_forward
 
 __all__ = ["current", "divergence", "noise_backward", "noise_forward", "noise_mean", "weighted"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmrs_kernels import noise_cpu
-from bmrs_torch.cpu import as_arithmetic, raise_unusable
-from bmrs_torch.joint import Divergence, Team
-from bmrs_torch.operators import differentiable_once
+from bmrs_kernels.cpu import noise as noise_cpu
+from bmrs_torch.operation.cpu import as_arithmetic, raise_unusable
+from bmrs_torch.operation.operators import differentiable_once
+from bmrs_torch.operation.together import Divergence, Team
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ def _evaluate(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tenso
 
 
 def _evaluate_cuda(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
-    from bmrs_torch import cuda
+    from bmrs_torch.operation import cuda
 
     *parameters, log_a, log_b = lists
     return cuda.divergence(parameters, (tuple(log_a), tuple(log_b)), want_gradients)
@@ -145,7 +145,7 @@ def _weighted(gradients: Tensor, weights: Tensor, mu: Sequence[Tensor], log_sigm
 
 def _scaled(gradients: Tensor, weights: Tensor, sizes: list[int]) -> Tensor:
     if gradients.is_cuda:
-        from bmrs_torch import cuda
+        from bmrs_torch.operation import cuda
 
         return cuda.weighted(gradients, weights, tuple(sizes))
     scaled = noise_cpu.scaled_gradients(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bmrs_core import log_mean_grad
-from bmrs_torch.checks import check_parameters
-from bmrs_torch.operators import refuse_transforms, refuse_twice
+from bmrs_torch.operation.checks import check_parameters
+from bmrs_torch.operation.operators import refuse_transforms, refuse_twice
 
 __all__ = ["noise_mean"]
 
@@ -43,7 +43,7 @@ def noise_mean(mu: Tensor, log_sigma: Tensor, *, log_a: float, log_b: float) -> 
     Examples
     --------
     >>> import torch
-    >>> from bmrs_torch.moments import noise_mean
+    >>> from bmrs_torch.operation.moments import noise_mean
     >>> noise_mean(torch.tensor([0.0]), torch.tensor([-5.0]), log_a=-20.0, log_b=0.0).round(decimals=4).item()
     0.9946
     """
@@ -78,7 +78,7 @@ def _gradient(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> tupl
 def _mean_cuda(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> Tensor:
     if torch.float64 in (mu.dtype, log_sigma.dtype):
         return _mean(mu, log_sigma, log_a, log_b)
-    from bmrs_torch import cuda
+    from bmrs_torch.operation import cuda
 
     return cuda.noise_mean(mu, log_sigma, log_a, log_b, gradients=False)
 
@@ -86,7 +86,7 @@ def _mean_cuda(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> Ten
 def _gradient_cuda(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> tuple[Tensor, Tensor]:
     if torch.float64 in (mu.dtype, log_sigma.dtype):
         return _gradient(mu, log_sigma, log_a, log_b)
-    from bmrs_torch import cuda
+    from bmrs_torch.operation import cuda
 
     by_mu, by_log_sigma = cuda.noise_mean(mu, log_sigma, log_a, log_b, gradients=True)
     return by_mu.clone(), by_log_sigma.clone()  # an operator's results must not share memory

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import Layout, Share
-from bmrs_torch.checks import (
+from bmrs_torch.operation.checks import (
     check_bounds,
     check_input,
     check_mask,
@@ -15,7 +15,7 @@ from bmrs_torch.checks import (
     check_share,
     structure_axis,
 )
-from bmrs_torch.operators import apply_noise
+from bmrs_torch.operation.operators import apply_noise
 
 
 def multiplicative_noise(
@@ -118,7 +118,7 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | N
     Examples
     --------
     >>> import torch
-    >>> from bmrs_torch.noise import draw_seed
+    >>> from bmrs_torch.operation.multiplicative_noise import draw_seed
     >>> draw_seed(torch.Generator().manual_seed(0)).equal(draw_seed(torch.Generator().manual_seed(0)))
     True
     """

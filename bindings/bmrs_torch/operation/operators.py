@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import SHARES, Layout
-from bmrs_torch import cpu
+from bmrs_torch.operation import cpu
 
 __all__ = ["applied", "apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
 
@@ -169,7 +169,7 @@ def _noise_backward_cpu(
 
 
 def _noise_cuda(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *layout: Any) -> Tensor:
-    from bmrs_torch import cuda
+    from bmrs_torch.operation import cuda
 
     return cuda.noise_forward(x, mu, log_sigma, mask, seed, _layout(*layout))
 
@@ -177,7 +177,7 @@ def _noise_cuda(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Te
 def _noise_backward_cuda(
     dy: Tensor, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from bmrs_torch import cuda
+    from bmrs_torch.operation import cuda
 
     *layout, want_dx = rest
     return cuda.noise_backward(dy, x, mu, log_sigma, mask, seed, _layout(*layout), want_dx)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmrs_kernels import noise_cpu
-from bmrs_torch.cpu import raise_unusable
-from bmrs_torch.operators import applied, differentiable_once, scaled
+from bmrs_kernels.cpu import noise as noise_cpu
+from bmrs_torch.operation.cpu import raise_unusable
+from bmrs_torch.operation.operators import applied, differentiable_once, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

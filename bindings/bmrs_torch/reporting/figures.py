@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bmrs_torch.pruning.masks import PruneReport
+from bmrs_torch.deciding.prune import PruneReport
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bmrs_torch.reporting.comparison import Comparison
+    from bmrs_torch.reporting.report import Comparison
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe and Ito: told apart in any colour vision
 _LINEAR_RANGE = 1.0

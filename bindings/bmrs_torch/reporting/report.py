@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from bmrs_torch.gates import Gate
+from bmrs_torch.attachment import Gate
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.reporting.counting import count_file_bytes, count_macs, count_parameters
 from bmrs_torch.reporting.measuring import median_ratio, peak_bytes, take_times

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bmrs_torch.reporting.comparison import Comparison, LayerChange
+    from bmrs_torch.reporting.report import Comparison, LayerChange
 
 WIDTH = 110
 

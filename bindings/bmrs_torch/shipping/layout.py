@@ -82,7 +82,7 @@ def resize(model: M, layout: Layout) -> M:
     Examples
     --------
     >>> from torch import nn
-    >>> from bmrs_torch.layout import Layout, resize
+    >>> from bmrs_torch.shipping.layout import Layout, resize
     >>> resize(nn.Linear(8, 4), Layout.of(nn.Linear(3, 2)))
     Linear(in_features=3, out_features=2, bias=True)
     """

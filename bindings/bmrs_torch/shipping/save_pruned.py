@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from bmrs_torch.layout import Layout, LayoutError, all_tensors, check_fit, resize
+from bmrs_torch.shipping.layout import Layout, LayoutError, all_tensors, check_fit, resize
 
 M = TypeVar("M", bound=nn.Module)
 

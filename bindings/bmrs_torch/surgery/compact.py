@@ -12,10 +12,10 @@ from torch import nn
 
 from bmrs_torch.channels.network import follow
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.pruning.compaction_plan import Selection
-from bmrs_torch.pruning.cutting import Cut, cut_model
-from bmrs_torch.pruning.optimizer_state import rebind_optimizer
-from bmrs_torch.pruning.verification import Reference, SurgeryError
+from bmrs_torch.surgery.cutting import Cut, cut_model
+from bmrs_torch.surgery.optimizer_state import rebind_optimizer
+from bmrs_torch.surgery.plan_compaction import Selection
+from bmrs_torch.surgery.verification import Reference, SurgeryError
 
 M = TypeVar("M", bound=nn.Module)
 

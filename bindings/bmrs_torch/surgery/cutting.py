@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bmrs_torch.channels.axes import Split
 from bmrs_torch.channels.weights import is_transposed_linear
-from bmrs_torch.pruning.compaction_plan import Selection
+from bmrs_torch.surgery.plan_compaction import Selection
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools

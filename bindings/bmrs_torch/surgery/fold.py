@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
+from bmrs_torch.attachment import BlockNoiseBefore, Gate, WithNoise, allow_fast_path
 from bmrs_torch.channels.weights import CONVOLUTIONS, activation_axis, is_plain, is_weighted, weight_axes
-from bmrs_torch.gates import BlockNoiseBefore, Gate, WithNoise, allow_fast_path
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.module_graph import ModuleGraph, NotFoldableError
-from bmrs_torch.pruning.verification import Reference
+from bmrs_torch.surgery.verification import Reference
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.pruning.cutting import Cut
+from bmrs_torch.surgery.cutting import Cut
 
 
 def rebind_optimizer(

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.insertion import insert_noise
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.objective import KL_WEIGHT_WITHOUT_LOSS, elbo_loss
-from bmrs_torch.pruning.folding import fold
-from bmrs_torch.pruning.masks import PruneReport, check_rule, prune
-from bmrs_torch.pruning.surgery import compact
+from bmrs_torch.surgery.compact import compact
+from bmrs_torch.surgery.fold import fold
 
 STEPS = 500
 LR = 0.05

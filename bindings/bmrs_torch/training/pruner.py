@@ -9,15 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.layout import Layout, resize
 from bmrs_torch.objective import KL_WEIGHT_WITHOUT_LOSS, KlScale, elbo_loss
-from bmrs_torch.pruning.compaction_plan import plan_compaction
-from bmrs_torch.pruning.folding import fold
-from bmrs_torch.pruning.masks import PruneReport, check_rule, prune
-from bmrs_torch.pruning.replacement import become, hand_over
-from bmrs_torch.pruning.surgery import compact
-from bmrs_torch.pruning.timetable import Schedule
+from bmrs_torch.shipping.layout import Layout, resize
+from bmrs_torch.surgery.compact import compact
+from bmrs_torch.surgery.fold import fold
+from bmrs_torch.surgery.plan_compaction import plan_compaction
+from bmrs_torch.surgery.replacement import become, hand_over
+from bmrs_torch.training.schedule import Schedule
 
 Phase = Literal["pruning", "finetuning"]
 

@@ -21,7 +21,7 @@ __all__ = ["cached_njit"]
 def _digest() -> str:
     """A hash of the formulas and of all of this package that Numba compiles."""
     digest = hashlib.sha256(source_digest(numba_elementary, numba_kernels).encode())
-    for path in sorted(Path(__file__).parent.glob("numba_*.py")):
+    for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -15,10 +15,10 @@ from numba import njit
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
 from bmrs_core.backends.numba_kernels import align_stack
-from bmrs_kernels import numba_float32
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_float32 import exp
+from bmrs_kernels.cpu import float32 as numba_float32
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.float32 import exp
 
 __all__ = ["COEFFICIENTS", "PREPARE", "columns"]
 

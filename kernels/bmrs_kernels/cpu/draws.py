@@ -11,10 +11,10 @@ from bmrs_core.backends import numba_kernels
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
 from bmrs_core.backends.numba_kernels import align_stack, interleave
-from bmrs_kernels import numba_float32
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_coefficients import columns
-from bmrs_kernels.numba_float32 import exp
+from bmrs_kernels.cpu import float32 as numba_float32
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.coefficients import columns
+from bmrs_kernels.cpu.float32 import exp
 
 __all__ = ["DRAWS"]
 

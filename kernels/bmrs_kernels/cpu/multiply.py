@@ -11,8 +11,8 @@ from typing import Any
 from numba import njit
 
 from bmrs_core.backends.numba_elementary import FAST
-from bmrs_kernels.numba_float32 import SUMMING
-from bmrs_kernels.numba_storage import narrow, widen
+from bmrs_kernels.cpu.float32 import SUMMING
+from bmrs_kernels.cpu.storage import narrow, widen
 
 __all__ = [
     "PLAIN_LOOPS",

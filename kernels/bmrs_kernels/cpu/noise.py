@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bmrs_kernels.contract import Layout
-from bmrs_kernels.geometry import Plan
-from bmrs_kernels.tasks import run_tasks
+from bmrs_kernels.cpu.tasks import run_tasks
+from bmrs_kernels.strides import Plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bmrs_kernels.numba_joint import JointKernels
-    from bmrs_kernels.numba_kl import KlKernels
-    from bmrs_kernels.numba_noise import NoiseKernels
-    from bmrs_kernels.numba_scale import ScaleKernels
+    from bmrs_kernels.cpu.divergence_kernels import KlKernels
+    from bmrs_kernels.cpu.noise_kernels import NoiseKernels
+    from bmrs_kernels.cpu.scale_kernels import ScaleKernels
+    from bmrs_kernels.cpu.together_kernels import JointKernels
 
 __all__ = [
     "add_joint_gradients",
@@ -229,27 +229,27 @@ def add_joint_gradients(
 @functools.cache
 def _noise_kernels(dtype: str) -> NoiseKernels:
     # Imported when first needed: binding the formulas to Numba takes longer than an import should.
-    from bmrs_kernels.numba_noise import noise_kernels
+    from bmrs_kernels.cpu.noise_kernels import noise_kernels
 
     return noise_kernels(dtype)
 
 
 @functools.cache
 def _kl_kernels(dtype: str) -> KlKernels:
-    from bmrs_kernels.numba_kl import kl_kernels
+    from bmrs_kernels.cpu.divergence_kernels import kl_kernels
 
     return kl_kernels(dtype)
 
 
 @functools.cache
 def _joint_kernels() -> JointKernels:
-    from bmrs_kernels.numba_joint import joint_kernels
+    from bmrs_kernels.cpu.together_kernels import joint_kernels
 
     return joint_kernels()
 
 
 @functools.cache
 def _scale_kernels() -> ScaleKernels:
-    from bmrs_kernels.numba_scale import scale_kernels
+    from bmrs_kernels.cpu.scale_kernels import scale_kernels
 
     return scale_kernels()

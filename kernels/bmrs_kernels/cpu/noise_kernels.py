@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from bmrs_kernels.announce import announcing
-from bmrs_kernels.geometry import SPEC
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_coefficients import COEFFICIENTS
-from bmrs_kernels.numba_draws import DRAWS
-from bmrs_kernels.numba_philox import fill_words
-from bmrs_kernels.numba_rows import row_kernels
-from bmrs_kernels.numba_runs import run_kernels
-from bmrs_kernels.numba_storage import STORAGE, address_to_pointer
-from bmrs_kernels.numba_tiles import tile_kernels
+from bmrs_kernels.cpu.announce import announcing
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.coefficients import COEFFICIENTS
+from bmrs_kernels.cpu.draws import DRAWS
+from bmrs_kernels.cpu.philox import fill_words
+from bmrs_kernels.cpu.rows import row_kernels
+from bmrs_kernels.cpu.runs import run_kernels
+from bmrs_kernels.cpu.storage import STORAGE, address_to_pointer
+from bmrs_kernels.cpu.tiles import tile_kernels
+from bmrs_kernels.strides import SPEC
 
 __all__ = ["NoiseKernels", "noise_kernels"]
 

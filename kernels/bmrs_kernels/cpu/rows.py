@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_coefficients import COEFFICIENTS, PREPARE
-from bmrs_kernels.numba_storage import address_to_pointer
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.coefficients import COEFFICIENTS, PREPARE
+from bmrs_kernels.cpu.storage import address_to_pointer
 
 __all__ = ["row_kernels"]
 

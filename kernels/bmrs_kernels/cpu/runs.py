@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from bmrs_kernels.geometry import SPEC
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_coefficients import COEFFICIENTS
-from bmrs_kernels.numba_multiply import dots, run_backward, run_forward, vector_backward, vector_forward
-from bmrs_kernels.numba_philox import fill_words
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.coefficients import COEFFICIENTS
+from bmrs_kernels.cpu.multiply import dots, run_backward, run_forward, vector_backward, vector_forward
+from bmrs_kernels.cpu.philox import fill_words
+from bmrs_kernels.strides import SPEC
 
 __all__ = ["run_kernels"]
 

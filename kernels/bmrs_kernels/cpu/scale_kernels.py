@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from bmrs_kernels.announce import announcing
-from bmrs_kernels.geometry import SPEC
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_storage import STORAGE, address_to_pointer
-from bmrs_kernels.numba_tiles import tile_kernels
+from bmrs_kernels.cpu.announce import announcing
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.storage import STORAGE, address_to_pointer
+from bmrs_kernels.cpu.tiles import tile_kernels
+from bmrs_kernels.strides import SPEC
 
 __all__ = ["ScaleKernels", "scale_kernels"]
 

@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from bmrs_core.backends.numba_elementary import EXACT
-from bmrs_kernels.numba_float32 import bits, from_bits
+from bmrs_kernels.cpu.float32 import bits, from_bits
 
 __all__ = ["STORAGE", "address_to_pointer", "narrow", "widen"]
 

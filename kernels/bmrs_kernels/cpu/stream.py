@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bmrs_core.backends.numba_elementary import FAST
-from bmrs_kernels.numba_multiply import scalar_backward, scalar_forward, vector_backward, vector_forward
+from bmrs_kernels.cpu.multiply import scalar_backward, scalar_forward, vector_backward, vector_forward
 
 __all__ = ["LOOPS", "fence"]
 

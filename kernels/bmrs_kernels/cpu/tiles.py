@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bmrs_kernels.geometry import SCALAR, SPEC, VECTOR
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_multiply import PLAIN_LOOPS, strided_backward, strided_forward
-from bmrs_kernels.numba_stream import LOOPS, fence
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.multiply import PLAIN_LOOPS, strided_backward, strided_forward
+from bmrs_kernels.cpu.stream import LOOPS, fence
+from bmrs_kernels.strides import SCALAR, SPEC, VECTOR
 
 __all__ = ["tile_kernels"]
 

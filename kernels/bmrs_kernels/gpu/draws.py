@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT
-from bmrs_kernels.triton_formulas import TEXTS, exp
+from bmrs_kernels.gpu.formulas import TEXTS, exp
 
 __all__ = ["coefficients", "draw", "draw_gradients", "regimes_of"]
 

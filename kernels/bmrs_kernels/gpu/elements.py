@@ -9,10 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bmrs_kernels.triton_draws import draw, draw_gradients, regimes_of
-from bmrs_kernels.triton_philox import columns_of, tile_words
-from bmrs_kernels.triton_places import as_stored, row_offsets, rows_of, token_offsets, tokens_of
-from bmrs_kernels.triton_tables import load_coefficients
+from bmrs_kernels.gpu.draws import draw, draw_gradients, regimes_of
+from bmrs_kernels.gpu.philox import columns_of, tile_words
+from bmrs_kernels.gpu.places import as_stored, row_offsets, rows_of, token_offsets, tokens_of
+from bmrs_kernels.gpu.tables import load_coefficients
 
 __all__ = ["element_columns", "element_columns_backward", "element_rows", "element_rows_backward"]
 

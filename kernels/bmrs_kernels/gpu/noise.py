@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import triton
 
-from bmrs_kernels.gpu_walk import Walk, tile_of
-from bmrs_kernels.launch import launch
-from bmrs_kernels.triton_elements import (
+from bmrs_kernels.gpu.elements import (
     element_columns,
     element_columns_backward,
     element_rows,
     element_rows_backward,
 )
-from bmrs_kernels.triton_rows import scale_columns, scale_columns_backward, scale_rows, scale_rows_backward
-from bmrs_kernels.triton_sums import add_products, add_up
-from bmrs_kernels.triton_tables import COEFFICIENTS, coefficient_table, noise_table
+from bmrs_kernels.gpu.launch import launch
+from bmrs_kernels.gpu.rows import scale_columns, scale_columns_backward, scale_rows, scale_rows_backward
+from bmrs_kernels.gpu.sums import add_products, add_up
+from bmrs_kernels.gpu.tables import COEFFICIENTS, coefficient_table, noise_table
+from bmrs_kernels.gpu.walk import Walk, tile_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from bmrs_kernels.triton_draws import LIMIT, precise_exp
-from bmrs_kernels.triton_formulas import FORMULAS, TEXTS
+from bmrs_kernels.gpu.draws import LIMIT, precise_exp
+from bmrs_kernels.gpu.formulas import FORMULAS, TEXTS
 
 __all__ = ["divergence", "noise_mean"]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import triton
 
-from bmrs_kernels.launch import launch
-from bmrs_kernels.triton_parameters import divergence as divergence_kernel
-from bmrs_kernels.triton_parameters import noise_mean as noise_mean_kernel
+from bmrs_kernels.gpu.launch import launch
+from bmrs_kernels.gpu.parameter_kernels import divergence as divergence_kernel
+from bmrs_kernels.gpu.parameter_kernels import noise_mean as noise_mean_kernel
 
 if TYPE_CHECKING:
     from torch import Tensor

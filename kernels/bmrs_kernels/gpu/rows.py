@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bmrs_kernels.triton_places import as_stored, row_offsets, rows_of, token_offsets, tokens_of
+from bmrs_kernels.gpu.places import as_stored, row_offsets, rows_of, token_offsets, tokens_of
 
 __all__ = ["scale_columns", "scale_columns_backward", "scale_rows", "scale_rows_backward"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bmrs_kernels.triton_draws import coefficients, draw, draw_gradients, regimes_of
-from bmrs_kernels.triton_philox import columns_of, tile_words
+from bmrs_kernels.gpu.draws import coefficients, draw, draw_gradients, regimes_of
+from bmrs_kernels.gpu.philox import columns_of, tile_words
 
 __all__ = ["COEFFICIENTS", "coefficient_table", "load_coefficients", "noise_table"]
 

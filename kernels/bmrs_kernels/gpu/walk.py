@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 from bmrs_kernels.contract import Layout
-from bmrs_kernels.geometry import Strides, four_strides
+from bmrs_kernels.strides import Strides, four_strides
 
 __all__ = ["Tile", "Walk", "tile_of", "walk"]
 

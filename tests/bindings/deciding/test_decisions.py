@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bmrs_core import delta_f_normal
 from bmrs_torch import HALF_LOG_2PI, MultiplicativeNoise, coupled_gates, insert_noise, noise_layers, prune
-from bmrs_torch.pruning.units import make_units
+from bmrs_torch.deciding.units import make_units
 from tests.bindings.networks import hopeless, images, mlp, noisy
 
 WIDTH = 4

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrs_torch import MultiplicativeNoise, insert_noise, noise_layers, ranks, scores
-from bmrs_torch.gates import WithNoise
-from bmrs_torch.pruning.criteria import CRITERIA
+from bmrs_torch.attachment import WithNoise
+from bmrs_torch.deciding.criteria import CRITERIA
 from tests.bindings.networks import conv_with_norm, hopeless, images, mlp, noisy
 
 WEIGHT_CRITERIA = ["l2", "gradient", "l2_gradient", "taylor"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from bmrs_core import log_quantile_grad, mean, philox, variance
 from bmrs_kernels.contract import Share
 from bmrs_torch import multiplicative_noise
-from bmrs_torch.noise import draw_seed
+from bmrs_torch.operation.multiplicative_noise import draw_seed
 
 SEED = torch.tensor([-1234567890123456789])
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bmrs_core import log_quantile_grad, philox
 from bmrs_torch import MultiplicativeNoise, elbo_loss, kl_divergence
-from bmrs_torch.joint import Team
+from bmrs_torch.operation.together import Team
 
 SAMPLES = 8
 

@@ -21,7 +21,7 @@ from bmrs_torch import (
     noise_layers,
     save_pruned,
 )
-from bmrs_torch.layout import Layout, resize
+from bmrs_torch.shipping.layout import Layout, resize
 from tests.bindings.networks import NETWORKS, LeNet5, images, mlp, noisy
 
 

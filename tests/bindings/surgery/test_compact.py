@@ -21,7 +21,7 @@ from bmrs_torch import (
     parameter_groups,
     plan_compaction,
 )
-from bmrs_torch.pruning.verification import RELATIVE_TOLERANCE, relative_difference
+from bmrs_torch.surgery.verification import RELATIVE_TOLERANCE, relative_difference
 from tests.bindings.networks import NETWORKS, images, noisy
 
 

@@ -17,8 +17,8 @@ from bmrs_torch import (
     insert_noise,
     noise_layers,
 )
-from bmrs_torch.gates import NoiseBefore, WithNoise
-from bmrs_torch.pruning.verification import RELATIVE_TOLERANCE, relative_difference
+from bmrs_torch.attachment import NoiseBefore, WithNoise
+from bmrs_torch.surgery.verification import RELATIVE_TOLERANCE, relative_difference
 from tests.bindings.networks import NETWORKS, LeNet5, images, noisy
 
 

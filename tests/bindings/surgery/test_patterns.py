@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch import MultiplicativeNoise, compact, noise_layers, plan_compaction
-from bmrs_torch.pruning.verification import relative_difference
-from tests.bindings.patterns import REMOVABLE, RETAINED, even_halves
+from bmrs_torch.surgery.verification import relative_difference
+from tests.bindings.surgery.patterns import REMOVABLE, RETAINED, even_halves
 
 DEAD = [0, 2]
 

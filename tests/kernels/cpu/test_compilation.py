@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bmrs_kernels import announce
+from bmrs_kernels.cpu import announce
 
 
 def test_what_takes_longer_than_patience_is_announced(
@@ -36,8 +36,8 @@ def test_what_is_quick_or_fails_is_not_announced(capsys: pytest.CaptureFixture[s
 
 LOADING = """
 import time
-from bmrs_kernels.numba_noise import noise_kernels
-from bmrs_kernels.numba_kl import kl_kernels
+from bmrs_kernels.cpu.noise_kernels import noise_kernels
+from bmrs_kernels.cpu.divergence_kernels import kl_kernels
 start = time.perf_counter()
 kernels = [*noise_kernels("float32"), *kl_kernels("float32")]
 seconds = time.perf_counter() - start
@@ -58,7 +58,7 @@ def test_a_second_process_loads_what_the_first_compiled() -> None:
             env=environment,
             timeout=300,
             check=False,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
         assert answer.returncode == 0, answer.stderr
     number, compiled = answer.stdout.split(maxsplit=1)

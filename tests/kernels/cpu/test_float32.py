@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bmrs_kernels import numba_float32
-from bmrs_kernels.numba_cache import cached_njit
+from bmrs_kernels.cpu import float32 as numba_float32
+from bmrs_kernels.cpu.cache import cached_njit
 
 Floats = NDArray[np.float32]
 Exact = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bmrs_core import philox
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_philox import fill_words
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.philox import fill_words
 
 
 def _filled(seed: Any, start: Any, count: Any, room: Any) -> Any:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bmrs_kernels.numba_cache import cached_njit
-from bmrs_kernels.numba_storage import STORAGE, narrow, widen
+from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.storage import STORAGE, narrow, widen
 
 SPECIAL = (0.0, -0.0, np.inf, -np.inf, np.nan, 65504.0, 65519.996, 65520.0, -65520.0, 3.4e38, 1e-45)
 FORMATS = pytest.mark.parametrize("name", ["bfloat16", "float16"])

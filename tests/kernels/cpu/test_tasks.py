@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bmrs_kernels import tasks
 from bmrs_kernels.contract import SHARES, Layout
-from bmrs_kernels.geometry import plan
-from bmrs_torch.operators import apply_noise
+from bmrs_kernels.cpu import tasks
+from bmrs_kernels.strides import plan
+from bmrs_torch.operation.operators import apply_noise
 
 SEED = torch.tensor([42])
 EVERY_SHARE = pytest.mark.parametrize("share", SHARES)
@@ -93,8 +93,8 @@ def _digest() -> int:
 
 FORKING = """
 import multiprocessing
-from bmrs_kernels import tasks
-from tests.kernels.test_tasks import _digest
+from bmrs_kernels.cpu import tasks
+from tests.kernels.cpu.test_tasks import _digest
 if __name__ == "__main__":
     expected = _digest()
     assert tasks._pools, "the parent has a pool"
@@ -118,7 +118,7 @@ def _run(script: Path, text: str, *arguments: str) -> None:
     script.write_text(text)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(script), *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     answer = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env=environment, cwd=root, check=False
     )
@@ -143,7 +143,7 @@ class Noisy(Dataset[int]):
 LOADING = """
 import sys
 from torch.utils.data import DataLoader
-from tests.kernels.test_tasks import Noisy, _digest
+from tests.kernels.cpu.test_tasks import Noisy, _digest
 if __name__ == "__main__":
     expected = _digest()
     for method in sys.argv[1:]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bmrs_kernels.triton_formulas import log_of_tail
-from bmrs_kernels.triton_philox import columns_of, tile_words
+from bmrs_kernels.gpu.formulas import log_of_tail
+from bmrs_kernels.gpu.philox import columns_of, tile_words
 
 
 @triton.jit

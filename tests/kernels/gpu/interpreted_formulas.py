@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bmrs_core.backends.formula import FORMULAS as PUBLIC
-from tests.kernels.triton_probe import probe_of
+from tests.kernels.gpu.probe import probe_of
 
 
 def main(source: str, target: str) -> None:

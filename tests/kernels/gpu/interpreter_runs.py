@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 __all__ = ["INSIDE", "outcome", "start", "stop"]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 INSIDE = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether this is such a process."""
 
@@ -31,7 +31,7 @@ def start(file: str) -> None:
     """Start the tests of Triton in a file of this folder, unless they run already or cannot."""
     if file in _runs or INSIDE or importlib.util.find_spec("triton") is None:
         return
-    command = [sys.executable, "-m", "pytest", f"tests/kernels/{file}", "-k", "triton", "-q"]
+    command = [sys.executable, "-m", "pytest", f"tests/kernels/{file}", "-k", "triton or gpu", "-q"]
     options = ["-o", "pythonpath=", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
     path = os.pathsep.join([str(ROOT), *sys.path])
     printed = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from bmrs_core.backends.formula import FORMULAS as PUBLIC
-from bmrs_kernels.triton_formulas import FORMULAS
+from bmrs_kernels.gpu.formulas import FORMULAS
 
 
 @triton.jit

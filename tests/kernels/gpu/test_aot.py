@@ -11,7 +11,7 @@ from benchmarks.aot.budget import cost
 from benchmarks.aot.compilation import TARGETS, compile_launch
 from benchmarks.aot.problems import DTYPES, PROBLEMS, Problem, launches, parameter_launches
 from benchmarks.aot.resources import Resources, resources
-from bmrs_kernels.launch import Launch
+from bmrs_kernels.gpu.launch import Launch
 
 NVIDIA = ("sm_80", "sm_90", "sm_100")
 # Between them they have every kernel; what is rarer is compiled for one target only.

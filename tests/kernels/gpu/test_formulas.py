@@ -17,7 +17,7 @@ from bmrs_core.evaluation import run
 
 pytest.importorskip("triton", reason="Triton comes with a CUDA build of torch, or from .ci/triton.txt")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EPS = 2.0**-23
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -33,7 +33,7 @@ def compiled(name: str, target: str) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from tests.kernels.triton_probe import probe_of
+    from tests.kernels.gpu.probe import probe_of
 
     kernel, constants = probe_of(name)
     types = {"x_ptr": "*fp32", "out_ptr": "*fp32", "n": "i32"} | dict.fromkeys(
@@ -58,7 +58,7 @@ def spilled_bytes(ptx: str, arch: int) -> int:
 
 def test_formulas_have_names_of_their_own() -> None:
     """Two of one name in one kernel would silently be one and the same."""
-    from bmrs_kernels.triton_formulas import FORMULAS as BOUND
+    from bmrs_kernels.gpu.formulas import FORMULAS as BOUND
 
     names = {f"{function.fn.__module__}.{function.fn.__qualname__}" for function in BOUND.values()}
     assert len(names) == len(BOUND)
@@ -113,7 +113,7 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("interpreter")
     np.savez(folder / "inputs.npz", **typical_inputs())  # type: ignore[arg-type]  # the arrays' names
     path = os.pathsep.join([str(ROOT), *sys.path])
-    command = [sys.executable, "-m", "tests.kernels.interpreted_formulas"]
+    command = [sys.executable, "-m", "tests.kernels.gpu.interpreted_formulas"]
     subprocess.run(
         [*command, str(folder / "inputs.npz"), str(folder / "results.npz")],
         check=True,

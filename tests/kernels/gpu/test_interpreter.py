@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels import interpreter_runs
+from tests.kernels.gpu import interpreter_runs
 
 pytest.importorskip("triton", reason="Triton comes with a CUDA build of torch, or from .ci/triton.txt")
 
-FILES = ("test_noise_contract.py", "test_triton_noise.py")
+FILES = ("test_noise_contract.py", "gpu/test_noise.py")
 
 
 @pytest.mark.skipif(interpreter_runs.INSIDE, reason="this is that process")

@@ -17,11 +17,11 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs where TRITON_INTERPRET is 1", allow_module_level=True)
 
 from bmrs_core import kl_divergence_grad, log_mean_grad, mean, philox
-from bmrs_kernels import noise_gpu
 from bmrs_kernels.contract import SHARES, Layout
-from bmrs_torch import cpu, cuda
+from bmrs_kernels.gpu import noise as noise_gpu
+from bmrs_torch.operation import cpu, cuda
+from tests.kernels.gpu.draw_probes import log_probe, word_probe
 from tests.kernels.noise_tolerances import tolerances
-from tests.kernels.triton_draw_probes import log_probe, word_probe
 
 EPS = 2.0**-23
 SEED = torch.tensor([-1234567890123456789])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bmrs_kernels.contract import Layout
-from bmrs_kernels.gpu_walk import LONGEST, Walk, tile_of, walk
+from bmrs_kernels.gpu.walk import LONGEST, Walk, tile_of, walk
 
 SAMPLE = Layout(1, "sample", -20.0, 0.0)
 

@@ -1,0 +1,1 @@
+"""The noise on a GPU: all that Triton compiles, and what launches it."""
