@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from bmrs_torch.operation.checks import (
 )
 from bmrs_torch.operation.moments import noise_mean
 from bmrs_torch.operation.multiplicative_noise import multiplicative_noise
-from bmrs_torch.operation.together import Team
+from bmrs_torch.operation.together import DrawingTogether, is_small, multiplied
 
 INITIAL_MU = 0.0
 INITIAL_LOG_SIGMA = -5.0
@@ -86,8 +87,7 @@ class MultiplicativeNoise(nn.Module):
         self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
         self.register_buffer("mask", torch.ones(num_structures))
         self._fixed = False
-        self._team: Team | None = None
-        self.draws_jointly = False
+        self.drawing: DrawingTogether | None = None
         self._expectation: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -122,10 +122,8 @@ class MultiplicativeNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
         if self.training and not self._fixed:
-            if self._team is not None and not torch.compiler.is_compiling():
-                y = self._team.multiplied(self, x)
-                if y is not None:
-                    return y
+            if self.share == "sample" and is_small(self, x, self.axis):
+                return multiplied(self, x, self.axis)
             return multiplicative_noise(
                 x,
                 self.mu,
@@ -144,15 +142,9 @@ class MultiplicativeNoise(nn.Module):
         scale = (self._expected_noise_again() if again else self.expected_noise()).to(x.dtype)
         return x * scale.view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
 
-    def train(self, mode: bool = True) -> MultiplicativeNoise:
-        """Set training or evaluation mode.
-
-        Coming back to training a layer leaves its team, so that noise does not depend on what was before: a
-        run resumed after an evaluation draws what the uninterrupted one does.
-        """
-        if mode and not self.training:
-            self.leave_team()
-        return super().train(mode)
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: not what is kept from one call to the next, nor other layers."""
+        return {**self.__dict__, "drawing": None, "_expectation": None}
 
     @property
     def fixed(self) -> bool:
@@ -181,25 +173,10 @@ class MultiplicativeNoise(nn.Module):
         True
         """
         self._fixed = fixed
-        self.leave_team()
         for parameter in (self.mu, self.log_sigma):
             parameter.requires_grad_(not fixed)
             parameter.grad = None
         return self
-
-    @property
-    def team(self) -> Team | None:
-        """The layers it draws noise with; see :func:`bmrs_torch.kl_divergence`."""
-        return self._team
-
-    def join(self, team: Team, name: str) -> None:
-        """Draw noise together with the other layers of a team, where that saves time."""
-        team.add(self, name)
-        self._team, self.draws_jointly = team, False
-
-    def leave_team(self) -> None:
-        """Draw noise alone again, as a layer does before its first divergence."""
-        self._team = None
 
     def extra_repr(self) -> str:
         """Say how many structures there are and are kept, and how the noise is laid out."""

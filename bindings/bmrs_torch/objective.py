@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.operation.divergence import divergence
+from bmrs_torch.operation.together import divergence
 
 KlScale = Literal["elbo", "published"]
 

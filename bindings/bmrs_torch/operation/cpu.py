@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -123,7 +125,7 @@ def _planned_backward(
 
 def raise_unusable(
     mu: Tensor, log_sigma: Tensor, structure: int, layer: str = "", *, wide: bool = False
-) -> None:
+) -> NoReturn:
     """Raise the ValueError about a structure's parameters that a kernel, in float64 if wide, refused."""
     limit = LOG_SIGMA_LIMIT_FLOAT64 if wide else LOG_SIGMA_LIMIT
     prefix = f"{layer}: " if layer else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,14 +11,10 @@ from torch import Tensor
 from bmrs_kernels.cpu import noise as noise_cpu
 from bmrs_torch.operation.cpu import as_arithmetic, raise_unusable
 from bmrs_torch.operation.operators import differentiable_once
-from bmrs_torch.operation.together import Divergence, Team
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from bmrs_torch.layer import MultiplicativeNoise
-
-__all__ = ["divergence"]
+    from collections.abc import Sequence
+__all__ = ["Divergence", "divergence_of"]
 
 _library = torch.library.Library("bmrs", "FRAGMENT")
 _library.define(
@@ -30,13 +26,39 @@ Lists = tuple[
 ]
 
 
-def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
+class Divergence(NamedTuple):
+    """KL of the noise of several layers from its prior.
+
+    Parameters
+    ----------
+    total : Tensor of float64, scalar
+        Sum over all layers, in nats.
+    values : Tensor of float64, shape (layers,)
+        Sum over the kept structures of each.
+    kept : Tensor of int64, shape (layers,)
+        How many those are.
+    """
+
+    total: Tensor
+    values: Tensor
+    kept: Tensor
+
+
+def divergence_of(
+    names: Sequence[str],
+    parameters: Sequence[tuple[Tensor, Tensor, Tensor]],
+    bounds: Sequence[tuple[float, float]],
+) -> Divergence:
     """KL of the noise of several layers from its prior, differentiable in `mu` and `log_sigma`.
 
     Parameters
     ----------
-    layers : mapping of str to MultiplicativeNoise
-        Of one device.
+    names : sequence of str
+        Of the layers, for errors.
+    parameters : sequence of tuple of Tensor
+        Mu, log sigma and mask of each layer, on one device.
+    bounds : sequence of tuple of float
+        log_a and log_b of each.
 
     Returns
     -------
@@ -48,41 +70,18 @@ def divergence(layers: Mapping[str, MultiplicativeNoise]) -> Divergence:
         If a kept structure's parameters are unusable; the layer is named. On a GPU, which nobody waits for,
         the divergence of that layer is NaN instead.
     """
-    if not torch.compiler.is_compiling():
-        found = list(layers.values())
-        ready = _assemble(layers, found).divergence(found)
-        if ready is not None:
-            return ready
-    lists = _lists(layers)
+    mu, log_sigma, mask = (list(tensors) for tensors in zip(*parameters, strict=True))
+    log_a, log_b = (list(values) for values in zip(*bounds, strict=True))
     if torch.compiler.is_compiling():
-        values, kept, _ = torch.ops.bmrs.divergence(*lists)
+        values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
         return Divergence(values.sum(), values, kept)
-    mu, log_sigma, mask, log_a, log_b = lists
     try:
-        values, kept = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
+        answer = _Divergence.apply(log_a, log_b, mask, *mu, *log_sigma)  # type: ignore[no-untyped-call]
     except UnusableError as error:
         own_mu, own_log_sigma = mu[error.layer], log_sigma[error.layer]
         wide = any(m.dtype == torch.float64 for m in mu)
-        raise_unusable(own_mu, own_log_sigma, error.structure, list(layers)[error.layer], wide=wide)
-    return Divergence(values.sum(), values, kept)
-
-
-def _lists(
-    layers: Mapping[str, MultiplicativeNoise],
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[float], list[float]]:
-    found = layers.values()
-    mu, log_sigma, mask = ([getattr(layer, name) for layer in found] for name in ("mu", "log_sigma", "mask"))
-    return mu, log_sigma, mask, [layer.log_a for layer in found], [layer.log_b for layer in found]
-
-
-def _assemble(layers: Mapping[str, MultiplicativeNoise], found: list[MultiplicativeNoise]) -> Team:
-    """Let layers whose divergence is taken together draw their noise together, too."""
-    team = found[0].team
-    if team is None or not team.holds(found):
-        team = Team()
-        for name, layer in layers.items():
-            layer.join(team, name)
-    return team
+        raise_unusable(own_mu, own_log_sigma, error.structure, names[error.layer], wide=wide)
+    return Divergence(*answer)
 
 
 class UnusableError(ValueError):
@@ -161,7 +160,7 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, log_a: list[float], log_b: list[float], mask: list[Tensor], *parameters: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         layers = len(mask)
         mu, log_sigma = parameters[:layers], parameters[layers:]
         values, kept, gradients = _evaluate(
@@ -170,13 +169,13 @@ class _Divergence(torch.autograd.Function):
         ctx.save_for_backward(gradients)
         ctx.parameters = (mu, log_sigma)
         ctx.mark_non_differentiable(kept)
-        return values, kept
+        return values.sum(), values, kept
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_total: Tensor, by_values: Tensor, _kept: Tensor) -> tuple[Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors
-        d_mu, d_log_sigma = _weighted(gradients, grad_outputs[0], *ctx.parameters)
+        d_mu, d_log_sigma = _weighted(gradients, by_values + by_total, *ctx.parameters)
         return None, None, None, *d_mu, *d_log_sigma
 
 

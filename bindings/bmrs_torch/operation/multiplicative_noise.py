@@ -17,6 +17,9 @@ from bmrs_torch.operation.checks import (
 )
 from bmrs_torch.operation.operators import apply_noise
 
+SEEDS = -(2**63), 2**63 - 1
+"""From where to before where seeds lie."""
+
 
 def multiplicative_noise(
     x: Tensor,
@@ -126,4 +129,4 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | N
         device = generator.device
     elif device is None or device.type != "cuda":
         device = torch.device("cpu")
-    return torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64, device=device, generator=generator)
+    return torch.randint(*SEEDS, (1,), dtype=torch.int64, device=device, generator=generator)

@@ -201,14 +201,12 @@ class Pruner:
 
         Save it beside the states of model and optimizer and ``torch.get_rng_state()``. To resume, make model,
         optimizer and pruner as before, load the pruner's state first (it gives the model its shapes), then
-        the others: the run goes on to the bit as it would have. The noise layers draw their next noise each
-        by itself for that, whether this run goes on or another.
+        the others: the run goes on to the bit as it would have.
 
         Returns
         -------
         dict
         """
-        self._draw_alone()
         return {
             "steps": self.steps,
             "epochs": self.epochs,
@@ -237,7 +235,6 @@ class Pruner:
         if self.optimizer is not None:
             hand_over(self.optimizer, before, self.model)
         self.history = [dict(entry) for entry in state["history"]]
-        self._draw_alone()
         self.resume_at(epochs=state["epochs"], steps=state["steps"])
 
     def resume_at(self, *, epochs: int, steps: int) -> None:
@@ -268,10 +265,6 @@ class Pruner:
     def _prune(self) -> PruneReport:
         inputs = self.example_inputs if self.rule_options.get("coupling") is not None else None
         return prune(self.model, self.criterion, example_inputs=inputs, **self.rule_options)
-
-    def _draw_alone(self) -> None:
-        for layer in noise_layers(self.model).values():
-            layer.leave_team()
 
     def _fix_noise(self) -> None:
         if self.phase == "finetuning":

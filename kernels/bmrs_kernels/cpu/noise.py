@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from bmrs_kernels.cpu.divergence_kernels import KlKernels
     from bmrs_kernels.cpu.noise_kernels import NoiseKernels
     from bmrs_kernels.cpu.scale_kernels import ScaleKernels
-    from bmrs_kernels.cpu.together_kernels import JointKernels
+    from bmrs_kernels.cpu.together_kernels import TogetherKernels
 
 __all__ = [
-    "add_joint_gradients",
+    "add_gradients_together",
     "divergence",
-    "joint_draw",
+    "draw_together",
+    "gathered",
     "noise_backward",
     "noise_forward",
     "scale_backward",
     "scale_forward",
     "scaled_gradients",
+    "unchanged",
 ]
 
 
@@ -176,54 +178,87 @@ def scaled_gradients(
     return out
 
 
-def joint_draw(
-    addresses: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    bounds: tuple[float, float],
-    seed: int,
-    theta: NDArray[np.float32],
-    derivatives: NDArray[np.float32],
-) -> int:
-    """Draw the noise of several layers in float32; return -1 or the first bad structure.
+def gathered(
+    addresses: NDArray[np.int64], sizes: NDArray[np.int64], width: int
+) -> tuple[NDArray[np.float32], int, int]:
+    """Return the parameters of several layers side by side, how many structures are masked, and the address.
 
     Parameters
     ----------
     addresses : ndarray of int64, shape (3, layers)
-        Of mu, log_sigma and mask of each layer, contiguous.
+        Of mu, log_sigma and mask of each layer, contiguous float32.
+    sizes : ndarray of int64
+        Structures of each layer.
+    width : int
+        Their sum.
+    """
+    parameters = np.empty((3, width), np.float32)
+    masked, address = _together_kernels().gather(*addresses, sizes, parameters)
+    return parameters, masked, address
+
+
+def unchanged(addresses: tuple[int, int, int], parameters: int, width: int, size: int) -> bool:
+    """Tell whether the parameters of a layer are still those that were gathered.
+
+    Parameters
+    ----------
+    addresses : tuple of int
+        Of mu, log_sigma and mask of the layer.
+    parameters : int
+        Address of its first structure in what :func:`gathered` returned.
+    width, size : int
+        Structures of all layers gathered, and of this.
+    """
+    return bool(_together_kernels().unchanged(*addresses, parameters, width, size))
+
+
+def draw_together(
+    parameters: NDArray[np.float32],
+    sizes: NDArray[np.int64],
+    bounds: tuple[float, float],
+    seeds: NDArray[np.int64],
+    theta: NDArray[np.float32],
+    derivatives: NDArray[np.float32],
+) -> int:
+    """Draw the noise of several layers, each from its own seed; return -1 or the first bad structure.
+
+    Parameters
+    ----------
+    parameters : ndarray, shape (3, structures of all layers)
+        As :func:`gathered`.
     sizes : ndarray of int64
         Structures of each layer.
     bounds : tuple of float
         log_a and log_b.
-    seed : int
+    seeds : ndarray of int64, shape (layers,)
         64 bits, signed.
     theta : ndarray, shape (samples, structures of all layers)
         Where it goes.
     derivatives : ndarray, shape (2, samples, structures of all layers)
         Where those of theta by mu and log_sigma go.
     """
-    draw = _joint_kernels().draw
-    return int(draw(*addresses, sizes, *bounds, seed, theta, *derivatives))
+    return int(_together_kernels().draw(parameters, sizes, *bounds, seeds, theta, *derivatives))
 
 
-def add_joint_gradients(
+def add_gradients_together(
     d_theta: NDArray[np.float32],
     sizes: NDArray[np.int64],
     starts: NDArray[np.int64],
     derivatives: NDArray[np.float32],
     gradients: NDArray[np.float32],
 ) -> None:
-    """Add the gradients by mu and log_sigma that come of that of theta.
+    """Add the gradients by mu and log_sigma that come of that of theta, each rounded to float32 before.
 
     Parameters
     ----------
     d_theta, sizes, derivatives
-        Of the shapes that :func:`joint_draw` takes.
+        Of the shapes that :func:`draw_together` takes.
     starts : ndarray of int64
         Where each layer's structures start in `gradients`.
     gradients : ndarray, shape (2, structures)
         What is added to.
     """
-    _joint_kernels().reduce(d_theta, sizes, starts, *derivatives, *gradients)
+    _together_kernels().reduce(d_theta, sizes, starts, *derivatives, *gradients)
 
 
 @functools.cache
@@ -242,10 +277,10 @@ def _kl_kernels(dtype: str) -> KlKernels:
 
 
 @functools.cache
-def _joint_kernels() -> JointKernels:
-    from bmrs_kernels.cpu.together_kernels import joint_kernels
+def _together_kernels() -> TogetherKernels:
+    from bmrs_kernels.cpu.together_kernels import together_kernels
 
-    return joint_kernels()
+    return together_kernels()
 
 
 @functools.cache

@@ -1,7 +1,7 @@
-"""One draw for many small layers: their noise per sample, with its derivatives, in one call.
+"""The draws of many small layers in one call: their noise per sample, with its derivatives, side by side.
 
-For layers so small that a call costs more than its arithmetic. The structures of all layers lie side by side,
-as if they were one layer's, and are counted so.
+For layers so small that a call costs more than its arithmetic. Each layer has its own seed and counts its own
+structures, so that its noise is what it would draw by itself.
 """
 
 from __future__ import annotations
@@ -20,56 +20,76 @@ from bmrs_kernels.cpu.philox import fill_words
 from bmrs_kernels.cpu.rows import row_kernels
 from bmrs_kernels.cpu.storage import address_to_pointer
 
-__all__ = ["JointKernels", "joint_kernels"]
+__all__ = ["TogetherKernels", "together_kernels"]
 
 f32 = np.float32
 
 
-# Bound by `joint_kernels`.
+# Bound by `together_kernels`.
 prepare: Any = None
 draw_gradients: Any = None
 sorted_words: Any = None
 unsorted: Any = None
-gathered: Any = None
 
 
-class JointKernels(NamedTuple):
+class TogetherKernels(NamedTuple):
     """The kernels, in float32.
 
     Parameters
     ----------
+    gather : callable
+        ``(mu, log_sigma, mask, sizes, parameters) -> (masked, address)``: arrays of the layers' addresses and
+        sizes in, what lies there out, side by side, [3, structures]. Returns how many structures are masked,
+        and the address of `parameters`.
+    unchanged : callable
+        ``(mu, log_sigma, mask, parameters, width, size) -> bool``: whether at the addresses of one layer of
+        that size lies, bit for bit, what was gathered at this address, among `width` structures.
     draw : callable
-        ``(mu, log_sigma, mask, sizes, log_a, log_b, seed, theta, by_mu, by_log_sigma) -> bad``: arrays of the
-        layers' addresses and sizes in; theta and its derivatives, each [samples, structures], out. Returns
-        the first structure, counted through all layers, whose parameters are unusable, or -1.
+        ``(parameters, sizes, log_a, log_b, seeds, theta, by_mu, by_log_sigma) -> bad``: parameters, sizes and
+        seeds of the layers in; theta and its derivatives, each [samples, structures], out. Returns the first
+        structure, counted through all layers, whose parameters are unusable, or -1.
     reduce : callable
         ``(d_theta, sizes, starts, by_mu, by_log_sigma, d_mu, d_log_sigma)``: add what comes of the gradient
         of theta to those of all structures, where those of each layer start.
     """
 
+    gather: Any
+    unchanged: Any
     draw: Any
     reduce: Any
 
 
-def _gathered(addresses: Any, sizes: Any, total: Any) -> Any:
-    values = np.empty(total, np.float32)
-    offset = 0
+def _gather(mu: Any, log_sigma: Any, mask: Any, sizes: Any, parameters: Any) -> Any:
+    begin = 0
+    masked = 0
     for layer in range(sizes.size):
-        values[offset : offset + sizes[layer]] = carray(
-            address_to_pointer(addresses[layer]), sizes[layer], np.float32
-        )
-        offset += sizes[layer]
-    return values
+        size = sizes[layer]
+        end = begin + size
+        parameters[0, begin:end] = carray(address_to_pointer(mu[layer]), size, np.float32)
+        parameters[1, begin:end] = carray(address_to_pointer(log_sigma[layer]), size, np.float32)
+        parameters[2, begin:end] = carray(address_to_pointer(mask[layer]), size, np.float32)
+        for c in range(begin, end):
+            masked += parameters[2, c] == 0
+        begin = end
+    return masked, parameters.ctypes.data
+
+
+def _unchanged(mu: Any, log_sigma: Any, mask: Any, parameters: Any, width: Any, size: Any) -> Any:
+    different = np.uint32(0)
+    for row, address in enumerate((mu, log_sigma, mask)):
+        now = carray(address_to_pointer(address), size, np.uint32)
+        before = carray(address_to_pointer(parameters + 4 * row * width), size, np.uint32)
+        for c in range(size):
+            different |= now[c] ^ before[c]
+    return different == 0
 
 
 def _draw(
-    mu_addresses: Any,
-    log_sigma_addresses: Any,
-    mask_addresses: Any,
+    parameters: Any,
     sizes: Any,
     log_a: Any,
     log_b: Any,
-    seed: Any,
+    seeds: Any,
     theta: Any,
     by_mu: Any,
     by_log_sigma: Any,
@@ -78,24 +98,25 @@ def _draw(
     table = np.empty((COEFFICIENTS, width), np.float32)
     order = np.empty(width + 1, np.int64)
     starts = np.empty(5, np.int64)
-    bad = prepare(
-        gathered(mu_addresses, sizes, width),
-        gathered(log_sigma_addresses, sizes, width),
-        gathered(mask_addresses, sizes, width),
-        log_a,
-        log_b,
-        table,
-        order,
-        starts,
-    )
+    bad = prepare(parameters[0], parameters[1], parameters[2], log_a, log_b, table, order, starts)
     if bad >= 0:
         return bad
     words = np.empty(width + 8, np.uint32)
+    own = np.empty(width + 8, np.uint32)
     scratch = np.empty(width, np.uint32)
     values = np.empty(width, np.float32)
     for n in range(samples):
-        offset = fill_words(seed, n * width, width, words)
-        ordered = sorted_words(words[offset : offset + width], order, starts, scratch)
+        begin = 0
+        for layer in range(sizes.size):
+            size = sizes[layer]
+            if (n * size) & 3 == 0:
+                # What it writes too much, the next layer overwrites.
+                fill_words(seeds[layer], n * size, size, words[begin:])
+            else:
+                offset = fill_words(seeds[layer], n * size, size, own)
+                words[begin : begin + size] = own[offset : offset + size]
+            begin += size
+        ordered = sorted_words(words[:width], order, starts, scratch)
         draw_gradients(ordered, log_a, log_b, table, starts, theta[n], by_mu[n], by_log_sigma[n])
         unsorted(theta[n], order, starts, values)
         unsorted(by_mu[n], order, starts, values)
@@ -126,28 +147,29 @@ def _reduce(
     begin = 0
     for layer in range(sizes.size):
         for c in range(sizes[layer]):
-            d_mu[starts[layer] + c] += total_mu[begin + c]
-            d_log_sigma[starts[layer] + c] += total_log_sigma[begin + c]
+            # Rounded before it is added, as autograd adds the gradients of layers that draw by themselves.
+            d_mu[starts[layer] + c] += f32(total_mu[begin + c])
+            d_log_sigma[starts[layer] + c] += f32(total_log_sigma[begin + c])
         begin += sizes[layer]
 
 
 @functools.cache
-def joint_kernels() -> JointKernels:
+def together_kernels() -> TogetherKernels:
     """Return the compiled kernels."""
     names = {
         "prepare": PREPARE["float32"],
         **DRAWS["float32"],
         **row_kernels("float32"),
-        "gathered": cached_njit(_gathered),
     }
     addresses, table, row = "int64[::1]", "float32[:,::1]", "float32[::1]"
-    draw = (
-        f"int64({addresses}, {addresses}, {addresses}, {addresses}, float64, float64, int64, "
-        f"{table}, {table}, {table})"
-    )
+    gather = f"UniTuple(int64, 2)({addresses}, {addresses}, {addresses}, {addresses}, {table})"
+    unchanged = "boolean(int64, int64, int64, int64, int64, int64)"
+    draw = f"int64({table}, {addresses}, float64, float64, {addresses}, {table}, {table}, {table})"
     reduce = f"void({table}, {addresses}, {addresses}, {table}, {table}, {row}, {row})"
-    with announcing("the joint draw"):
-        return JointKernels(
-            cached_njit(_draw, name="joint", signature=draw, **names),
-            cached_njit(_reduce, name="joint", signature=reduce),
+    with announcing("the draw of small layers"):
+        return TogetherKernels(
+            cached_njit(_gather, name="together", signature=gather),
+            cached_njit(_unchanged, name="together", signature=unchanged),
+            cached_njit(_draw, name="together", signature=draw, **names),
+            cached_njit(_reduce, name="together", signature=reduce),
         )
