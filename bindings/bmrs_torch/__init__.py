@@ -1,9 +1,17 @@
 """Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
 
-from bmrs_torch.deciding import HALF_LOG_2PI, LayerPruning, PruneReport, Scores, prune, ranks, scores
-from bmrs_torch.insertion import PRESETS, InsertionPlan, Placement, insert_noise, plan_insertion
+from bmrs_torch.deciding import (
+    HALF_LOG_2PI,
+    LayerPruning,
+    PruneReport,
+    Scores,
+    coupled_gates,
+    prune,
+    ranks,
+    scores,
+)
+from bmrs_torch.insertion import ALIASES, PRESETS, InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.module_graph import NotFoldableError
 from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
 from bmrs_torch.operation import multiplicative_noise
 from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
@@ -11,9 +19,9 @@ from bmrs_torch.shipping import LayoutError, ShippingError, load_pruned, save_pr
 from bmrs_torch.surgery import (
     CompactionPlan,
     LayerRemoval,
+    NotFoldableError,
     SurgeryError,
     compact,
-    coupled_gates,
     fold,
     plan_compaction,
 )
@@ -27,6 +35,7 @@ from bmrs_torch.training import (
 )
 
 __all__ = [
+    "ALIASES",
     "HALF_LOG_2PI",
     "KL_WEIGHT_STRONG",
     "KL_WEIGHT_WITHOUT_LOSS",

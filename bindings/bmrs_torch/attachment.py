@@ -1,99 +1,114 @@
-"""Noise around a layer: what stands in the layer's place while a network has noise."""
+"""How noise sits on a layer: as a child of its own, applied by a hook. The layer stays what and where it is."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrs_torch.layer import MultiplicativeNoise
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-class Gate(nn.Module):
-    """A layer and its noise. What is asked of it and is not its own, the layer answers: widths, weights.
+__all__ = ["Attachment", "attach", "attachments", "detach", "name_for"]
+
+
+def _after(layer: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+    """Noise on what a layer gives; of several outputs in a tuple the first gets it."""
+    noise = _noise(layer, "output_noise")
+    if not isinstance(output, tuple):
+        return noise(output)
+    first = noise(output[0])
+    named = getattr(output, "_replace", None)
+    return (first, *output[1:]) if named is None else named(**{output._fields[0]: first})  # type: ignore[attr-defined]
+
+
+def _before(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Noise on what a layer takes."""
+    return _noise(layer, "input_noise")(args[0]), *args[1:]
+
+
+def _before_blocks(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """Noise on what a layer takes: on equal blocks of its last axis, as heads are."""
+    noise = _noise(layer, "input_noise")
+    blocks = args[0].unflatten(-1, (noise.num_structures, -1))
+    return noise(blocks).flatten(-2), *args[1:]
+
+
+def _noise(layer: nn.Module, second_name: str) -> MultiplicativeNoise:
+    # Not by attribute: a module looks its children up in Python, which small layers feel.
+    children: dict[str, Any] = layer._modules
+    noise = children.get(second_name)
+    if noise is None:
+        noise = children["noise"]
+    return noise  # type: ignore[no-any-return]
+
+
+def name_for(layer: nn.Module, *, before: bool) -> str | None:
+    """The name that noise gets as a layer's child, None if the layer has attributes of these names."""
+    names = ("noise", "input_noise" if before else "output_noise")
+    return next((name for name in names if not hasattr(layer, name)), None)
+
+
+def attach(
+    layer: nn.Module, noise: MultiplicativeNoise, *, before: bool = False, blocks: bool = False
+) -> None:
+    """Let noise multiply what a layer gives or takes.
 
     Parameters
     ----------
     layer : nn.Module
-        The layer that was there.
+        It gets a child, `noise` (or `input_noise`, `output_noise` if it has one at the other end already), and
+        a hook.
     noise : MultiplicativeNoise
-        The noise on its structures.
+        It may sit on several layers.
+    before : bool
+        On the layer's first input instead of its output.
+    blocks : bool
+        On equal blocks of the input's last axis, one for each structure.
     """
+    name = name_for(layer, before=before)
+    if name is None:
+        raise ValueError(
+            f"a {type(layer).__name__} that has noise, or attributes of that name, can't get noise"
+        )
+    layer.add_module(name, noise)
+    if before:
+        layer.register_forward_pre_hook(_before_blocks if blocks else _before)
+    else:
+        layer.register_forward_hook(_after)
 
+
+class Attachment(NamedTuple):
+    """Noise that sits on a layer."""
+
+    name: str
     layer: nn.Module
     noise: MultiplicativeNoise
-
-    def __init__(self, layer: nn.Module, noise: MultiplicativeNoise) -> None:
-        super().__init__()
-        self.layer = layer
-        self.noise = noise
-
-    def __getattr__(self, name: str) -> Any:
-        # Forward methods ask layers for more than an output: `self.wo.weight.dtype`.
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "layer":
-                raise
-            return getattr(self.layer, name)
+    before: bool
+    blocks: bool
 
 
-def keep_from_fast_path(model: nn.Module) -> None:
-    """Make torch's transformer layers call their linear layers, of which some have gates.
-
-    In evaluation they take the layers' weights into one fused operation, which would leave out the noise
-    without a word; without a known activation they don't.
-    """
-    for layer in model.modules():
-        if isinstance(layer, nn.TransformerEncoderLayer) and any(
-            isinstance(m, Gate) for m in layer.modules()
-        ):
-            layer.activation_relu_or_gelu = 0
-
-
-def allow_fast_path(model: nn.Module) -> None:
-    """Let torch's transformer layers use their fused operation again, once they have no gates."""
-    for layer in model.modules():
-        if isinstance(layer, nn.TransformerEncoderLayer) and not any(
-            isinstance(m, (Gate, MultiplicativeNoise)) for m in layer.modules()
-        ):
-            kinds = {1: (nn.ReLU, F.relu), 2: (nn.GELU, F.gelu)}
-            layer.activation_relu_or_gelu = next(
-                (
-                    number
-                    for number, (kind, function) in kinds.items()
-                    if layer.activation is function or type(layer.activation) is kind
-                ),
-                0,
-            )
+def attachments(model: nn.Module) -> list[Attachment]:
+    """All noise of a model that sits on a layer, with the layer's name."""
+    found = []
+    for name, layer in model.named_modules():
+        for hook in layer._forward_pre_hooks.values():
+            if hook in (_before, _before_blocks):
+                noise = _noise(layer, "input_noise")
+                found.append(Attachment(name, layer, noise, before=True, blocks=hook is _before_blocks))
+        if _after in layer._forward_hooks.values():
+            found.append(Attachment(name, layer, _noise(layer, "output_noise"), before=False, blocks=False))
+    return found
 
 
-class WithNoise(Gate):
-    """A layer followed by its noise. Of several outputs in a tuple the first gets it."""
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Apply the layer, then the noise."""
-        # Not by attribute: a module looks its children up in Python, which small layers feel.
-        modules: dict[str, Any] = self._modules
-        result = modules["layer"](*args, **kwargs)
-        if isinstance(result, tuple):
-            return (modules["noise"](result[0]), *result[1:])
-        return modules["noise"](result)
-
-
-class NoiseBefore(Gate):
-    """A layer whose input gets noise."""
-
-    def forward(self, x: Tensor) -> Any:
-        """Apply the noise, then the layer."""
-        return self.layer(self.noise(x))
-
-
-class BlockNoiseBefore(Gate):
-    """A layer whose input consists of equal blocks on its last axis, as heads are, each with noise."""
-
-    def forward(self, x: Tensor) -> Any:
-        """Apply the noise to each block, then the layer."""
-        blocks = x.unflatten(-1, (self.noise.num_structures, -1))
-        return self.layer(self.noise(blocks).flatten(-2))
+def detach(attachment: Attachment) -> None:
+    """Take noise off a layer, and leave no trace of it there."""
+    layer = attachment.layer
+    for name in [key for key, child in layer._modules.items() if child is attachment.noise]:
+        del layer._modules[name]
+    hooks: Any = layer._forward_pre_hooks if attachment.before else layer._forward_hooks
+    ours: tuple[Callable[..., Any], ...] = (_before, _before_blocks) if attachment.before else (_after,)
+    for key in [key for key, hook in hooks.items() if hook in ours]:
+        del hooks[key]

@@ -134,13 +134,16 @@ class MultiplicativeNoise(nn.Module):
                 log_b=self.log_b,
                 mask=self.mask,
             )
-        front = structure_axis(x, self.axis, self.share)
-        check_input(x, self.mu, front)
         # On another device a comparison would wait for it.
         learns = torch.is_grad_enabled() and not self._fixed
         again = not (learns or torch.compiler.is_compiling()) and self.mu.is_cpu
-        scale = (self._expected_noise_again() if again else self.expected_noise()).to(x.dtype)
-        return x * scale.view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
+        return self.scaled(x, self._expected_noise_again() if again else self.expected_noise())
+
+    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """Multiply each structure of `x` by its entry of `scale`, shape (num_structures,)."""
+        front = structure_axis(x, self.axis, self.share)
+        check_input(x, self.mu, front)
+        return x * scale.to(x.dtype).view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: not what is kept from one call to the next, nor other layers."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch import MultiplicativeNoise, noise_layers
-from bmrs_torch.channels.network import call
+from bmrs_torch.channels.calling import call
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
+from bmrs_torch.channels.calling import call, in_mode, tensors_of
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.trace import Balance, Grouped, Reshape, Trace, Use
@@ -130,6 +130,11 @@ def every(layer: MultiplicativeNoise) -> Bools:
     return np.ones(layer.num_structures, dtype=np.bool_)
 
 
+def none_closed(layer: MultiplicativeNoise) -> Bools:
+    """None of them."""
+    return np.zeros(layer.num_structures, dtype=np.bool_)
+
+
 def follow(
     model: nn.Module, example_inputs: Any, *, closed: Closed = masked, probes: Sequence[Probe] = ()
 ) -> Network:
@@ -151,10 +156,11 @@ def follow(
     Network
     """
     network = Network()
-    with _in_mode(model, training=False):
+    with in_mode(model, training=False):
         _run(model, example_inputs, network, closed, probes, record=True)
     if any(name not in network.parameters for name, _ in model.named_parameters()):
-        _follow_training(copy.deepcopy(model), example_inputs, network, closed, probes)
+        with torch.random.fork_rng():  # dropout must not draw from what the user's training draws from
+            _follow_training(copy.deepcopy(model), example_inputs, network, closed, probes)
     return network
 
 
@@ -212,40 +218,6 @@ def _run(
             answer = call(model, example_inputs)
         for tensor in tensors_of(answer):
             trace.pin_tensor(tensor, OUTPUT)
-
-
-def call(model: nn.Module, example_inputs: Any) -> Any:
-    """Call a model on a tensor, a tuple or list of positional inputs, or a dict of keyword inputs."""
-    if isinstance(example_inputs, Tensor):
-        return model(example_inputs)
-    if isinstance(example_inputs, dict):
-        return model(**example_inputs)
-    if isinstance(example_inputs, (tuple, list)):
-        return model(*example_inputs)
-    raise TypeError(
-        "example_inputs must be a tensor, a tuple or list of positional inputs or a dict of keyword inputs, "
-        f"got {type(example_inputs).__name__}"
-    )
-
-
-def tensors_of(answer: Any) -> list[Tensor]:
-    """Every tensor of floating-point numbers in what a model returns."""
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    if isinstance(answer, (tuple, list)):
-        return [tensor for part in answer for tensor in tensors_of(part)]
-    return [t for t in tree_leaves(answer) if isinstance(t, Tensor) and t.is_floating_point()]
-
-
-@contextmanager
-def _in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.train(training)
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

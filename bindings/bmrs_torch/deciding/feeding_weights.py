@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from bmrs_torch.attachment import WithNoise
+from bmrs_torch.attachment import attachments
+from bmrs_torch.channels.makers import has_weight, made_by
+from bmrs_torch.channels.network import Network, follow, none_closed
 from bmrs_torch.layer import MultiplicativeNoise
-from bmrs_torch.module_graph import ModuleGraph
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class FeedingLayer:
         return value.double().reshape(len(value), -1)
 
 
-def feeding_layers(model: nn.Module, layers: dict[str, MultiplicativeNoise]) -> dict[str, FeedingLayer]:
+def feeding_layers(
+    model: nn.Module, layers: dict[str, MultiplicativeNoise], example_inputs: Any = None
+) -> dict[str, FeedingLayer]:
     """Find the layer before each noise layer.
 
     Parameters
@@ -73,6 +77,8 @@ def feeding_layers(model: nn.Module, layers: dict[str, MultiplicativeNoise]) -> 
         The model.
     layers : dict of str to MultiplicativeNoise
         Its noise layers by name.
+    example_inputs : Tensor, tuple, list or dict, optional
+        To follow the model on, where noise doesn't sit on a layer's output.
 
     Returns
     -------
@@ -82,17 +88,26 @@ def feeding_layers(model: nn.Module, layers: dict[str, MultiplicativeNoise]) -> 
     Raises
     ------
     ValueError
-        If a noise layer follows none, or torch.fx has to find it and can't follow the model.
+        If a noise layer follows none, or the model has to be followed and there is no example.
     """
+    on = {id(a.noise): a.name for a in reversed(attachments(model)) if not a.before and has_weight(a.layer)}
+    network: Network | None = None
     found: dict[str, FeedingLayer] = {}
-    graph: ModuleGraph | None = None
     for name, noise in layers.items():
-        parent_name = name.rpartition(".")[0]
-        parent = model.get_submodule(parent_name)
-        if isinstance(parent, WithNoise) and isinstance(getattr(parent.layer, "weight", None), Tensor):
-            feeding = f"{parent_name}.layer".lstrip(".")
-        else:
-            graph = graph or ModuleGraph(model)
-            feeding = graph.feeding(name)
+        feeding = on.get(id(noise))
+        if feeding is None:
+            if example_inputs is None:
+                raise ValueError(
+                    f"noise layer {name!r} doesn't sit on the output of a layer with weights, so the layer before "
+                    "it has to be found by running the model: give example_inputs, or choose a criterion of the "
+                    "noise, such as 'bmrs_n'"
+                )
+            network = network or follow(model, example_inputs, closed=none_closed)
+            feeding = made_by(network, model, name)
+        if feeding is None:
+            raise ValueError(
+                f"before noise layer {name!r} comes no layer with weights for each of its structures; choose a "
+                "criterion of the noise, such as 'bmrs_n'"
+            )
         found[name] = FeedingLayer(feeding, model.get_submodule(feeding), noise.num_structures)
     return found

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import P1, P2, Criterion
 from bmrs_torch.deciding.rules import Rule, Scope, make_rule
 from bmrs_torch.deciding.scores import Scores, scores
 from bmrs_torch.deciding.units import Coupling, Units, make_units
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.surgery.plan_compaction import coupled_gates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +146,7 @@ def prune(
         against each of them. ``"joint"``: they go together if their joint evidence, Σ ΔF since the posterior
         factorises, is at least −tolerance for each of them; for ``"bmrs_n"`` and ``"bmrs_u"``.
     example_inputs : Tensor, tuple, list or dict, optional
-        With `coupling`: inputs to trace the model with.
+        With `coupling`, or a criterion of weights where noise was put by hand: inputs to follow the model on.
     seed : int
         Of ``"random"``.
 
@@ -174,7 +174,7 @@ def prune(
         criterion, tolerance=tolerance, strict=strict, threshold=threshold, amount=amount, scope=scope
     )
     _check_coupling(rule.criterion, coupling, example_inputs)
-    model_scores = scores(model, criterion, p1=p1, p2=p2, seed=seed)
+    model_scores = scores(model, criterion, example_inputs=example_inputs, p1=p1, p2=p2, seed=seed)
     groups = [] if coupling is None else coupled_gates(model, example_inputs)
     layers = noise_layers(model)
     kept = {name: layer.kept().cpu().numpy() for name, layer in layers.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -58,7 +58,13 @@ class Scores(Mapping[str, "NDArray[np.float64]"]):
 
 
 def scores(
-    model: nn.Module, criterion: str = "bmrs_n", *, p1: int = P1, p2: int | None = P2, seed: int = 0
+    model: nn.Module,
+    criterion: str = "bmrs_n",
+    *,
+    example_inputs: Any = None,
+    p1: int = P1,
+    p2: int | None = P2,
+    seed: int = 0,
 ) -> Scores:
     """Score every structure of every noise layer.
 
@@ -84,6 +90,8 @@ def scores(
           structure goes (Molchanov et al., 2019, who square it).
 
         ``"random"``: uniform on [0, 1), to compare with.
+    example_inputs : Tensor, tuple, list or dict, optional
+        Of criteria of the layer before the noise, where that was put by hand: inputs to follow the model on.
     p1, p2 : int
         Of ``"bmrs_u"``: the reduced support is θ in [2⁻ᵖ², 2⁻ᵖ¹]; ``p2=None`` reaches down to the layer's
         lower bound.
@@ -123,7 +131,8 @@ def scores(
         generator = np.random.default_rng(seed)
         values = {name: generator.random(layer.num_structures) for name, layer in layers.items()}
     else:
-        values = {name: _weight_score(chosen, layer) for name, layer in feeding_layers(model, layers).items()}
+        found = feeding_layers(model, layers, example_inputs)
+        values = {name: _weight_score(chosen, layer) for name, layer in found.items()}
     return Scores(chosen, values)
 
 

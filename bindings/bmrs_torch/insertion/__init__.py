@@ -1,6 +1,6 @@
 """Where noise can be put in a network, and putting it there."""
 
-from bmrs_torch.insertion.insert_noise import PRESETS, insert_noise, plan_insertion
+from bmrs_torch.insertion.insert_noise import ALIASES, PRESETS, insert_noise, plan_insertion
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 
-__all__ = ["PRESETS", "InsertionPlan", "Placement", "insert_noise", "plan_insertion"]
+__all__ = ["ALIASES", "PRESETS", "InsertionPlan", "Placement", "insert_noise", "plan_insertion"]

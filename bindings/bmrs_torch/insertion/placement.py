@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -50,3 +51,14 @@ class InsertionPlan:
     def __str__(self) -> str:
         lines = list(map(str, self.placements))
         return "\n".join(lines + [f"{name}: none, {reason}" for name, reason in self.passed_over])
+
+    def without(self, reasons: Mapping[str, str]) -> InsertionPlan:
+        """The plan without some layers, by name, each with the reason; all places that share noise with one go."""
+        streams = {p.stream: p.name for p in self.placements if p.name in reasons and p.stream}
+        gone = {
+            p.name: reasons.get(p.name) or reasons[streams[p.stream]]
+            for p in self.placements
+            if p.name in reasons or p.stream in streams
+        }
+        left = tuple(p for p in self.placements if p.name not in gone)
+        return InsertionPlan(left, self.passed_over + tuple(gone.items()))

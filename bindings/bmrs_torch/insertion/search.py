@@ -6,22 +6,24 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
-from bmrs_torch.channels.network import OUTPUT, ModuleCall, Network, Probe, follow, trained
+from bmrs_torch.attachment import attachments, name_for
+from bmrs_torch.channels.network import OUTPUT, ModuleCall, Network, Probe, follow, none_closed, trained
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bmrs_torch.channels.axes import Axis
-    from bmrs_torch.channels.labels import Bools, Ints
-    from bmrs_torch.layer import MultiplicativeNoise
+    from bmrs_torch.channels.labels import Ints
 
 CALLED_AGAIN = "it is called more than once, so its outputs would share one noise"
 NOT_CALLED = "it isn't called as a module in evaluation mode"
 HAS_NOISE = "it already has noise"
-IS_OUTPUT = "it is an output layer"
+NO_CHANNELS = "its output isn't a tensor with channels on its last axis or its second"
+OWN_NOISE = "it has attributes called noise of its own"
 
 _MOST_TAKERS = 4
 """Layers that may take the same structures for these to get one noise layer before all of them: SE blocks."""
@@ -48,10 +50,11 @@ class Search:
         self._streams = {
             root for labels in self._network.sums for root in self._network.labels.roots(labels).tolist()
         }
+        self._attached = attachments(model)
         self._count = Counter(call.name for call in self._network.calls)
 
     def _follow(self, probes: list[Probe]) -> Network:
-        return follow(self._model, self._inputs, closed=_none, probes=probes)
+        return follow(self._model, self._inputs, closed=none_closed, probes=probes)
 
     def weighted(self) -> dict[str, ModuleCall]:
         """The first call of each layer with weights, in the order of the calls."""
@@ -73,6 +76,36 @@ class Search:
                 passed_over.append((name, reason))
         return InsertionPlan(tuple(placements), tuple(passed_over))
 
+    def after(self, names: Sequence[str]) -> InsertionPlan:
+        """After these layers, wherever their outputs have channels; after what runs last in a Sequential."""
+        calls = {call.name: call for call in self._network.calls}
+        placements, passed_over = [], []
+        for name in dict.fromkeys(map(self._last_of, names)):
+            axis = activation_axis(self._modules[name])
+            axes = calls[name].result if name in calls else ()
+            if axis is None:  # channels last, as in tokens, or second, as in images
+                axis = next((d for d in (-1, 1) if len(axes) > 1 and axes[d] is not None), None)
+            channels = axes[axis] if axis is not None and len(axes) > 1 else None
+            if name not in calls:
+                passed_over.append((name, NOT_CALLED))
+            elif name_for(self._modules[name], before=False) is None:
+                passed_over.append((name, OWN_NOISE))
+            elif any(a.layer is self._modules[name] and not a.before for a in self._attached):
+                passed_over.append((name, HAS_NOISE))
+            elif axis is None or channels is None:
+                passed_over.append((name, NO_CHANNELS))
+            else:
+                placements.append(Placement(name, channels.size, axis))
+        return InsertionPlan(tuple(placements), tuple(passed_over))
+
+    def _last_of(self, name: str) -> str:
+        """A Sequential calls all its children, noise too: what runs last in it gives the same."""
+        module = self._modules[name]
+        while type(module) is nn.Sequential and len(module):
+            name = f"{name}.{list(module._modules)[-1]}"
+            module = self._modules[name]
+        return name
+
     def _is_norm(self, call: ModuleCall) -> bool:
         return isinstance(self._modules[call.name], NORMS)
 
@@ -82,6 +115,8 @@ class Search:
     def _why_not(self, call: ModuleCall) -> str | None:
         if self._count[call.name] > 1:
             return CALLED_AGAIN
+        if name_for(self._modules[call.name], before=False) is None:
+            return OWN_NOISE
         axis = self._axis(call)
         if axis is None:
             return "its output isn't a tensor of channels"
@@ -92,7 +127,7 @@ class Search:
         if roots & gated:
             return HAS_NOISE
         obstacles = self._network.obstacles()
-        return IS_OUTPUT if any(obstacles.get(root) == OUTPUT for root in roots) else None
+        return OUTPUT if any(obstacles.get(root) == OUTPUT for root in roots) else None
 
     def _after(self, call: ModuleCall) -> Placement:
         axis = activation_axis(self._modules[call.name])
@@ -237,10 +272,6 @@ def _prevented(network: Network) -> dict[int, str]:
         for root, place in network.live().items()
     }
     return {**reasons, **network.obstacles()}
-
-
-def _none(layer: MultiplicativeNoise) -> Bools:
-    return np.zeros(layer.num_structures, dtype=np.bool_)
 
 
 def _probe(place: Placement) -> Probe:

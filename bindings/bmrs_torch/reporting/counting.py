@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bmrs_torch.channels.network import call
+from bmrs_torch.channels.calling import call
 from bmrs_torch.shipping import save_pruned
 
 

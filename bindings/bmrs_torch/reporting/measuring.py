@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bmrs_torch.channels.network import call
+from bmrs_torch.channels.calling import call
 
 WARM_UP = 3
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 1000

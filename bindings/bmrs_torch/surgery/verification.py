@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from bmrs_torch.channels.network import call, tensors_of
+from bmrs_torch.channels.calling import answers
 
 RELATIVE_TOLERANCE = 1e-5
 """Of ‖difference‖ to ‖answer‖. float32 sums over other lengths differ by some 1e-7; a wrong channel by more
@@ -38,7 +38,7 @@ def relative_difference(model: nn.Module, other: nn.Module, example_inputs: Any)
     float
         0 if both are equal, NaN if an answer isn't finite, inf if the answers' shapes differ.
     """
-    return _difference(answers(model, example_inputs), answers(other, example_inputs))
+    return difference(answers(model, example_inputs), answers(other, example_inputs))
 
 
 class Reference:
@@ -60,7 +60,6 @@ class Reference:
     def __init__(self, model: nn.Module, example_inputs: Any) -> None:
         self._model, self._inputs = model, example_inputs
         self._answers = answers(model, example_inputs)
-        self._exact: list[Tensor] | None = None
         if not self._answers:
             raise SurgeryError(
                 f"surgery on {type(model).__name__} can't be checked: what it answers on the example inputs "
@@ -68,7 +67,7 @@ class Reference:
             )
         coarsest = max(torch.finfo(t.dtype).eps for t in self._answers)
         self.tolerance = max(RELATIVE_TOLERANCE, _EPSILONS * coarsest)
-        again = _difference(self._answers, answers(model, example_inputs))
+        again = difference(self._answers, answers(model, example_inputs))
         if not again <= self.tolerance:
             raise SurgeryError(
                 f"surgery on {type(model).__name__} can't be checked: the model's own answers on the example "
@@ -82,15 +81,10 @@ class Reference:
         Deep networks with arbitrary weights can magnify float32's rounding beyond the tolerance; in float64
         what is left of the difference is the surgery's.
         """
-        found = _difference(self._answers, answers(other, self._inputs))
+        found = difference(self._answers, answers(other, self._inputs))
         if self.tolerance < found < _ROUNDING:
-            try:
-                if self._exact is None:
-                    self._exact = answers(_double(self._model), _double_inputs(self._inputs))
-                exact = _difference(self._exact, answers(_double(other), _double_inputs(self._inputs)))
-            except (RuntimeError, TypeError, ValueError):  # made for one dtype only
-                return found
-            return exact
+            mine, theirs = doubled(self._model, self._inputs), doubled(other, self._inputs)
+            return difference(answers(*mine), answers(*theirs))
         return found
 
     def verify(self, other: nn.Module, what: str) -> None:
@@ -121,28 +115,21 @@ _ROUNDING = 0.05
 """Differences beyond this are not worth a second look in float64."""
 
 
-def _double(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).double()
-
-
-def _double_inputs(example_inputs: Any) -> Any:
-    return tree_map(
+def doubled(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Any]:
+    """A copy of a model in float64, and its inputs; as they are where it was made for one dtype only."""
+    inputs = tree_map(
         lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, example_inputs
     )
-
-
-@torch.no_grad()
-def answers(model: nn.Module, example_inputs: Any) -> list[Tensor]:
-    """What a model answers in evaluation mode: its tensors of floating-point numbers."""
-    modes = {module: module.training for module in model.modules()}
+    other = copy.deepcopy(model).double()
     try:
-        return tensors_of(call(model.eval(), example_inputs))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+        answers(other, inputs)
+    except (RuntimeError, TypeError, ValueError):
+        return copy.deepcopy(model), example_inputs
+    return other, inputs
 
 
-def _difference(first: list[Tensor], second: list[Tensor]) -> float:
+def difference(first: list[Tensor], second: list[Tensor]) -> float:
+    """‖second − first‖ / ‖first‖ over all tensors; inf if their shapes differ, NaN if one isn't finite."""
     if [t.shape for t in first] != [t.shape for t in second]:
         return float("inf")
     if not first:

@@ -1,0 +1,90 @@
+"""Multiply the outputs or the inputs of a layer by a factor for each structure, in its weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from bmrs_torch.channels.weights import weight_axes
+
+__all__ = ["scale_inputs", "scale_outputs", "scale_parameter"]
+
+
+@torch.no_grad()
+def scale_outputs(layer: nn.Module, factor: Tensor) -> None:
+    """Multiply the weights and the bias of each output by its factor, rounding once.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        Linear, convolution or BatchNorm. Of a parametrized one, whose parametrization can't take on the new
+        weights, the weights become a parameter of its own.
+    factor : Tensor of float64, shape (outputs,)
+        Of each.
+    """
+    axis, _ = weight_axes(layer)
+    groups = int(getattr(layer, "groups", 1))
+    weight = _weight(layer)
+    if axis == 1 and groups > 1:
+        # A transposed convolution's weight: (inputs, outputs of a group, …).
+        rows = factor.view(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1).flatten(0, 1)
+        _set(layer, "weight", weight.double() * rows.view(*rows.shape, *([1] * (weight.ndim - 2))))
+    else:
+        _set(layer, "weight", weight.double() * _along(factor, axis, weight.ndim))
+    bias = getattr(layer, "bias", None)
+    if isinstance(bias, Tensor):
+        _set(layer, "bias", bias.double() * factor)
+
+
+@torch.no_grad()
+def scale_inputs(layer: nn.Module, factor: Tensor) -> None:
+    """Multiply the weights for each input by its factor, rounding once; see :func:`scale_outputs`."""
+    _, axis = weight_axes(layer)
+    groups = int(getattr(layer, "groups", 1))
+    weight = _weight(layer)
+    if axis == 1 and groups > 1:
+        columns = factor.view(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1).flatten(0, 1)
+        _set(layer, "weight", weight.double() * columns.view(*columns.shape, *([1] * (weight.ndim - 2))))
+    elif axis is None:
+        raise ValueError(f"a {type(layer).__name__} has no weights for each input")
+    else:
+        _set(layer, "weight", weight.double() * _along(factor, axis, weight.ndim))
+
+
+@torch.no_grad()
+def scale_parameter(parameter: nn.Parameter, axis: int, factor: Tensor) -> None:
+    """Multiply the entries along one axis of a parameter, rounding once."""
+    parameter.copy_(parameter.double() * _along(factor, axis, parameter.ndim))
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(f"a {type(layer).__name__} has no weights")
+    return weight
+
+
+def _set(layer: nn.Module, name: str, value: Tensor) -> None:
+    if parametrize.is_parametrized(layer, name):
+        try:
+            setattr(layer, name, value.to(getattr(layer, name).dtype))
+        except NotImplementedError:  # a parametrization that can't be turned round
+            pass
+        now = getattr(layer, name).double()
+        if (now - value).abs().max() <= _ROUNDING * value.abs().max():
+            return
+        parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+    parameter = getattr(layer, name)
+    if not isinstance(parameter, nn.Parameter):
+        raise ValueError(f"the {name} of a {type(layer).__name__} is no parameter of its own")
+    # A parameter of its own: what other layers share of it stays what it is.
+    setattr(layer, name, nn.Parameter(value.to(parameter.dtype), parameter.requires_grad))
+
+
+_ROUNDING = 1e-6
+"""Of the largest weight: float32's own, some ten times over. A weight that isn't taken on is off by more."""
+
+
+def _along(factor: Tensor, axis: int, ndim: int) -> Tensor:
+    return factor.to(torch.float64).view(tuple(-1 if d == axis else 1 for d in range(ndim)))
