@@ -1,5 +1,6 @@
 """Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
 
+from bmrs_core import __version__
 from bmrs_torch.deciding import HALF_LOG_2PI, LayerPruning, PruneReport, Scores, prune, ranks, scores
 from bmrs_torch.insertion import PRESETS, InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
@@ -50,6 +51,7 @@ __all__ = [
     "Scores",
     "ShippingError",
     "SurgeryError",
+    "__version__",
     "compact",
     "coupled_gates",
     "draw_evidence",

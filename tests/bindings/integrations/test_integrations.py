@@ -90,7 +90,7 @@ def test_shrinking_is_left_to_loops_of_ones_own() -> None:
 class TestLightning:
     @pytest.fixture
     def pl(self) -> Any:
-        return pytest.importorskip("lightning.pytorch", reason="pip install 'bmrs[integrations]'")
+        return pytest.importorskip("lightning.pytorch", reason="pip install 'bmrs-pruning[integrations]'")
 
     def fit(self, pl: Any, folder: Path, epochs: int, resume: str | None = None) -> tuple[Any, Any, Any]:
         from bmrs_torch.integrations.lightning import PruningCallback
@@ -167,7 +167,7 @@ class TestTransformers:
     @pytest.fixture(autouse=True)
     def frameworks(self) -> None:
         for name in ("transformers", "accelerate"):
-            pytest.importorskip(name, reason="pip install 'bmrs[integrations]'")
+            pytest.importorskip(name, reason="pip install 'bmrs-pruning[integrations]'")
 
     def fit(self, folder: Path, epochs: int, resume: bool = False, **arguments: Any) -> tuple[Tabular, Any]:
         from transformers import Trainer, TrainingArguments
