@@ -37,7 +37,7 @@ HEAVY = (
 
 
 def installed() -> metadata.Distribution | None:
-    """The distribution whose files are tested, unless they are those of a source tree that isn't installed."""
+    """The distribution whose files are tested; None for a source tree that isn't installed."""
     try:
         return metadata.distribution(DISTRIBUTION)
     except metadata.PackageNotFoundError:
@@ -45,7 +45,7 @@ def installed() -> metadata.Distribution | None:
 
 
 def runs_from_a_checkout() -> bool:
-    """Whether the distribution points back into a checkout, or there is none, and holds no files of its own."""
+    """Whether the distribution holds no files of its own: it points to a checkout, or there is none."""
     found = installed()
     direct_url = found and found.read_text("direct_url.json")
     return not found or bool(direct_url and json.loads(direct_url).get("dir_info", {}).get("editable"))
