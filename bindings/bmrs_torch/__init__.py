@@ -5,7 +5,7 @@ from bmrs_torch.deciding import HALF_LOG_2PI, LayerPruning, PruneReport, Scores,
 from bmrs_torch.insertion import PRESETS, InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.module_graph import NotFoldableError
-from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
+from bmrs_torch.objective import default_kl_weight, elbo_loss, kl_divergence
 from bmrs_torch.operation import multiplicative_noise
 from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
 from bmrs_torch.shipping import LayoutError, ShippingError, load_pruned, save_pruned
@@ -29,8 +29,6 @@ from bmrs_torch.training import (
 
 __all__ = [
     "HALF_LOG_2PI",
-    "KL_WEIGHT_STRONG",
-    "KL_WEIGHT_WITHOUT_LOSS",
     "NOISE_LR_MULTIPLIER",
     "PRESETS",
     "CompactionPlan",
@@ -54,6 +52,7 @@ __all__ = [
     "__version__",
     "compact",
     "coupled_gates",
+    "default_kl_weight",
     "draw_evidence",
     "draw_layers",
     "elbo_loss",

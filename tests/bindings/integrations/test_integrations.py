@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bmrs_torch import Pruner, Schedule, insert_noise, noise_layers, parameter_groups
+from bmrs_torch import Pruner, Schedule, default_kl_weight, insert_noise, noise_layers, parameter_groups
 from bmrs_torch.integrations.attachment import Attachment
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves; not ours to mend
@@ -78,6 +78,12 @@ def test_the_gradient_of_the_penalty_is_what_the_loss_would_have_given() -> None
     for ours, theirs in zip(separate, together, strict=True):
         assert theirs is not None
         torch.testing.assert_close(ours, theirs)
+
+
+def test_without_a_weight_a_callback_has_the_default_of_the_objective() -> None:
+    options = {name: value for name, value in OPTIONS.items() if name != "kl_weight"}
+    attached = Attachment(**options | {"num_samples": 60_000})
+    assert attached.attach(insert_noise(network())).kl_weight == default_kl_weight(60_000)
 
 
 def test_shrinking_is_left_to_loops_of_ones_own() -> None:
