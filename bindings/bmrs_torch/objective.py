@@ -191,8 +191,8 @@ def _counts(layers: Mapping[str, MultiplicativeNoise], before: Mapping[str, int]
     for name, number in now.items():
         if before.get(name, 0) < number:
             raise ValueError(
-                "num_structures must give each layer's number of structures before it was made smaller, at "
-                f"least the {number} that {name!r} has now; got {before.get(name)}: the mean is over all of them"
+                f"num_structures must give each layer's structures before it was made smaller, at least the "
+                f"{number} that {name!r} has now, got {before.get(name)}: the mean is over all of them"
             )
     return tuple(before[name] for name in now)
 
