@@ -223,10 +223,9 @@ def _in_words(rule: Rule, coupling: Coupling | None) -> str:
     if coupling == "joint":
         how = "by Σ {0} / n" if rule.limit is None else "where Σ {0} ≥ n · {1:.4g}"
         return f"{rule}, coupled ones together {how.format(symbol, rule.limit)} over their n kept gates"
-    how = (
-        f"by the {symbol} of their best kept gate" if rule.limit is None else "where each kept gate meets it"
-    )
-    return f"{rule}, coupled ones together {how}"
+    if rule.limit is None:
+        return f"{rule}, coupled ones together by the {symbol} of their best kept gate"
+    return f"{rule}, coupled ones together where each kept gate meets it"
 
 
 def _check_coupling(criterion: Criterion, coupling: Coupling | None, example_inputs: Any) -> None:
@@ -240,8 +239,8 @@ def _check_coupling(criterion: Criterion, coupling: Coupling | None, example_inp
         )
     if coupling == "joint" and not criterion.is_evidence:
         raise ValueError(
-            "coupling='joint' adds up evidence over the gates kept, which 'bmrs_n' and 'bmrs_u' give; the sum "
-            f"of {criterion.name!r} scores means nothing, so use coupling='all'"
+            "coupling='joint' adds up evidence over the gates kept, which 'bmrs_n' and 'bmrs_u' give; the "
+            f"sum of {criterion.name!r} scores means nothing, so use coupling='all'"
         )
     if example_inputs is None:
         raise ValueError(

@@ -25,8 +25,10 @@ Phase = Literal["pruning", "finetuning"]
 class Pruner:
     """Prunes a model on schedule while it trains; the training loop stays the user's own.
 
-    Call :meth:`loss` on the misfit of each minibatch, :meth:`step` after each ``optimizer.step()`` and
-    :meth:`end_epoch` after each epoch; in the end :meth:`finish` gives the smaller, plain network.
+    Call :meth:`loss` on the misfit of each minibatch and :meth:`end_epoch` after each epoch; in the end
+    :meth:`finish` gives the smaller, plain network. A schedule in steps, ``Schedule(unit="step")``, also needs
+    :meth:`step` after each ``optimizer.step()``: without it nothing is ever due. A schedule in epochs doesn't;
+    there it does no more than count `steps`.
 
     Parameters
     ----------
@@ -168,7 +170,16 @@ class Pruner:
         return self.loss(torch.zeros((), device=next(self.model.parameters()).device))
 
     def step(self) -> PruneReport | None:
-        """Count a step of the optimizer, and prune if it is due; needed only if the schedule counts steps."""
+        """Count a step of the optimizer, and prune if it is due.
+
+        Call it after each ``optimizer.step()`` if the schedule counts steps. Where it counts epochs, the call
+        may be left out; `steps` and the history then count none.
+
+        Returns
+        -------
+        PruneReport or None
+            What was pruned, if it was due.
+        """
         self.steps += 1
         return self._prune_if_due("step")
 
@@ -179,8 +190,15 @@ class Pruner:
         -------
         PruneReport or None
             What was pruned, if it was due.
+
+        Warns
+        -----
+        UserWarning
+            If the schedule counts steps and :meth:`step` was never called.
         """
         self.epochs += 1
+        if self._waits_for_steps():
+            warnings.warn(_NO_STEP, stacklevel=2)
         return self._prune_if_due("epoch")
 
     def finish(self, example_inputs: Any = None) -> nn.Module:
@@ -199,12 +217,15 @@ class Pruner:
         Warns
         -----
         UserWarning
-            If nothing was pruned, so that it isn't smaller.
+            If nothing was pruned, so that it isn't smaller, or the schedule counts steps and :meth:`step` was
+            never called.
         """
         inputs = self.example_inputs if example_inputs is None else example_inputs
         if inputs is None:
             raise ValueError("example_inputs are needed to trace the model with; a minibatch will do")
-        if not self._has_pruned():
+        if self._waits_for_steps():
+            warnings.warn(_NO_STEP, stacklevel=2)
+        elif not self._has_pruned():
             warnings.warn(_nothing_pruned(self), stacklevel=2)
         return fold(compact(self.model, inputs), inputs)
 
@@ -279,6 +300,9 @@ class Pruner:
         self._fix_noise()
         return report
 
+    def _waits_for_steps(self) -> bool:
+        return self.schedule.unit == "step" and self.steps == 0
+
     def _prune(self) -> PruneReport:
         inputs = self.example_inputs if self.rule_options.get("coupling") is not None else None
         return prune(self.model, self.criterion, example_inputs=inputs, **self.rule_options)
@@ -296,6 +320,12 @@ class Pruner:
         return any(entry["pruned"] for entry in self.history) or not all(
             bool(layer.kept().all()) for layer in noise_layers(self.model).values()
         )
+
+
+_NO_STEP = (
+    "the schedule counts steps and none was counted, so that nothing is ever due: call pruner.step() after "
+    "each optimizer.step(), or count epochs by Schedule(unit='epoch')"
+)
 
 
 def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -79,6 +79,24 @@ def test_steps_are_counted_instead_of_epochs_on_request() -> None:
     assert pruner.end_epoch() is None
 
 
+def test_a_schedule_in_steps_of_which_none_is_counted_says_what_to_call() -> None:
+    _, _, pruner = begin(schedule=Schedule(unit="step"))
+    with pytest.warns(UserWarning, match=r"call pruner\.step\(\) after each optimizer\.step\(\)"):
+        assert pruner.end_epoch() is None
+    with pytest.warns(UserWarning, match=r"call pruner\.step\(\) after each optimizer\.step\(\)"):
+        pruner.finish(BATCHES[0][0])
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [(Schedule(), 0), (Schedule(unit="step"), 1)])
+def test_a_schedule_whose_unit_is_counted_says_nothing(schedule: Schedule, steps: int) -> None:
+    _, _, pruner = begin(schedule=schedule)
+    for _ in range(steps):
+        pruner.step()
+    # Warnings are errors in this suite.
+    pruner.end_epoch()
+    pruner.finish(BATCHES[0][0])
+
+
 def test_the_loss_is_the_objective_with_the_divergence_warming_up() -> None:
     model, _, pruner = begin(schedule=Schedule(every=9, kl_warmup=4), kl_weight=8.0)
     kl = kl_divergence(model).item() / NUM_SAMPLES
