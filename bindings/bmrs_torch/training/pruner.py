@@ -26,8 +26,8 @@ class Pruner:
     """Prunes a model on schedule while it trains; the training loop stays the user's own.
 
     Call :meth:`loss` on the misfit of each minibatch and :meth:`end_epoch` after each epoch; in the end
-    :meth:`finish` gives the smaller, plain network. A schedule in steps, ``Schedule(unit="step")``, also needs
-    :meth:`step` after each ``optimizer.step()``: without it nothing is ever due. A schedule in epochs doesn't;
+    :meth:`finish` gives the smaller, plain network. A schedule in steps, ``Schedule(unit="step")``, needs
+    :meth:`step` after each ``optimizer.step()`` too: without it nothing is ever due. One in epochs doesn't;
     there it does no more than count `steps`.
 
     Parameters
