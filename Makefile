@@ -24,7 +24,7 @@ help:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
-	  "bmrs needs Python 3.10 or newer; %s is %s. Name another: make PYTHON=python3.12 ..." \
+	  "bmrs-pruning needs Python 3.10 or newer; %s is %s. Name another: make PYTHON=python3.12 ..." \
 	  % (sys.executable, sys.version.split()[0]))'
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
@@ -32,9 +32,9 @@ $(BIN)/python:
 
 # $(call install,EXTRA): this checkout, editable, with its EXTRA at the pinned versions.
 define install
-@echo "Installing bmrs[$(1)] into $(VENV) (torch is large: this may take some minutes)"
+@echo "Installing bmrs-pruning[$(1)] into $(VENV) (torch is large: this may take some minutes)"
 @$(INSTALL) -c constraints.txt -e '.[$(1)]' || { \
-  echo "Installing bmrs[$(1)] failed on $$($(BIN)/python --version), $$(uname -sm); pip's reason is above."; \
+  echo "Installing bmrs-pruning[$(1)] failed on $$($(BIN)/python --version), $$(uname -sm); pip's reason is above."; \
   echo "If a pinned version does not exist here: constraints.txt is for Python 3.10 to 3.13 on x86-64 Linux. Either"; \
   echo "    make clean && make PYTHON=python3.12 ...            takes such a Python, or"; \
   echo "    $(BIN)/python -m pip install -e '.[$(1)]' && touch $@    takes the newest versions."; \

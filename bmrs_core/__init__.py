@@ -26,8 +26,12 @@ from bmrs_core.truncated_lognormal import (
     snr,
     variance,
 )
+from bmrs_core.version import distribution_version
+
+__version__ = distribution_version()
 
 __all__ = [
+    "__version__",
     "delta_f",
     "delta_f_gaussian",
     "delta_f_normal",

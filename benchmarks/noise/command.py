@@ -26,7 +26,7 @@ from benchmarks.noise.problem import DTYPES, OPS, Problem, ProblemError
 from benchmarks.noise.record import problem_record, run_record, write
 from benchmarks.noise.table import LEGEND, console, print_result
 
-PACKAGES = ("bmrs", "torch", "triton", "numpy", "scipy", "numba")
+PACKAGES = ("bmrs-pruning", "torch", "triton", "numpy", "scipy", "numba")
 ARRAYS_ROUNDS = 3
 SECONDS = 3.0
 

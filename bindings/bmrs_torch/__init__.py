@@ -1,5 +1,6 @@
 """Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
 
+from bmrs_core import __version__
 from bmrs_torch.deciding import (
     HALF_LOG_2PI,
     LayerPruning,
@@ -12,7 +13,7 @@ from bmrs_torch.deciding import (
 )
 from bmrs_torch.insertion import ALIASES, PRESETS, InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.objective import KL_WEIGHT_STRONG, KL_WEIGHT_WITHOUT_LOSS, elbo_loss, kl_divergence
+from bmrs_torch.objective import default_kl_weight, elbo_loss, kl_divergence
 from bmrs_torch.operation import multiplicative_noise
 from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
 from bmrs_torch.shipping import LayoutError, ShippingError, load_pruned, save_pruned
@@ -37,8 +38,6 @@ from bmrs_torch.training import (
 __all__ = [
     "ALIASES",
     "HALF_LOG_2PI",
-    "KL_WEIGHT_STRONG",
-    "KL_WEIGHT_WITHOUT_LOSS",
     "NOISE_LR_MULTIPLIER",
     "PRESETS",
     "CompactionPlan",
@@ -59,8 +58,10 @@ __all__ = [
     "Scores",
     "ShippingError",
     "SurgeryError",
+    "__version__",
     "compact",
     "coupled_gates",
+    "default_kl_weight",
     "draw_evidence",
     "draw_layers",
     "elbo_loss",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,8 @@ from torch import nn
 from bmrs_core import kl_divergence as kl_of_arrays
 from bmrs_torch import (
     MultiplicativeNoise,
+    compact,
+    default_kl_weight,
     elbo_loss,
     insert_noise,
     kl_divergence,
@@ -90,13 +94,77 @@ def test_elbo_scale_is_the_sum_over_the_number_of_samples() -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0.0)
 
 
-def test_published_scale_is_the_mean_of_the_layers_means_over_what_is_kept() -> None:
-    model, nll = two_layers(), torch.tensor(0.5, dtype=torch.float64)
+def published(model: nn.Module, **options: Any) -> torch.Tensor:
+    nothing = torch.tensor(0.0, dtype=torch.float64)
+    return elbo_loss(nothing, model, num_samples=1000, kl_scale="published", **options)
+
+
+def test_published_scale_is_the_mean_over_layers_of_the_mean_over_all_structures() -> None:
+    model = two_layers()
     noise_layers(model)["1"].mask[2] = 0
     first, second = kl_by_hand(model)
-    expected = nll + (first.mean() + second.mean()) / 2
-    loss = elbo_loss(nll, model, num_samples=1000, kl_scale="published")
-    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0.0)
+    expected = (first.sum() / 2 + second.sum() / 3) / 2
+    torch.testing.assert_close(published(model), expected, rtol=1e-13, atol=0.0)
+
+
+def test_published_scale_presses_no_structure_harder_because_others_are_pruned() -> None:
+    model = two_layers()
+    layer = noise_layers(model)["1"]
+    (before,) = torch.autograd.grad(published(model), layer.mu)
+    layer.mask[:2] = 0
+    (after,) = torch.autograd.grad(published(model), layer.mu)
+    assert after[2] == before[2]
+
+
+def test_published_scale_counts_a_layer_without_structures_left() -> None:
+    model = two_layers()
+    noise_layers(model)["0"].mask.zero_()
+    expected = kl_by_hand(model)[1].sum() / 3 / 2
+    torch.testing.assert_close(published(model), expected, rtol=1e-13, atol=0.0)
+
+
+def test_numbers_from_before_surgery_make_the_shrunk_network_count_as_the_masked_one() -> None:
+    model = insert_noise(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)))
+    before = {name: layer.num_structures for name, layer in noise_layers(model).items()}
+    next(iter(noise_layers(model).values())).mask[1:] = 0
+    shrunk = compact(model, torch.ones(2, 3))
+    # The same sum of float32 terms, each times the same number.
+    torch.testing.assert_close(published(shrunk, num_structures=before), published(model))
+    # Without them the one that is left stands for all eight.
+    torch.testing.assert_close(published(shrunk), 8 * published(model))
+
+
+@pytest.mark.parametrize("numbers", [{"0": 2}, {"0": 2, "1": 2}])
+def test_numbers_from_before_that_can_not_be_are_refused(numbers: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"num_structures.*at least the 3 that '1' has now"):
+        published(two_layers(), num_structures=numbers)
+
+
+def test_published_scale_can_be_asked_for_in_inference_before_it_is_trained_with() -> None:
+    # Sizes that no other test has, so that this one fills the cache.
+    model = nn.Sequential(MultiplicativeNoise(17), MultiplicativeNoise(19))
+    with torch.inference_mode():
+        published(model)
+    published(model).backward()
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "kl_scale", "weight"),
+    [(60_000, "elbo", 30.0), (2000, "elbo", 1.0), (1400, "elbo", 1.0), (60_000, "published", 1.0)],
+)
+def test_the_default_weight_lets_the_divergence_count_a_two_thousandth(
+    num_samples: int, kl_scale: Any, weight: float
+) -> None:
+    assert default_kl_weight(num_samples, kl_scale) == weight
+    model, nll = two_layers(), torch.tensor(0.5)
+    options: dict[str, Any] = {"num_samples": num_samples, "kl_scale": kl_scale}
+    assert elbo_loss(nll, model, **options) == elbo_loss(nll, model, kl_weight=weight, **options)
+
+
+@pytest.mark.parametrize("options", [{"num_samples": 0}, {"num_samples": 9, "kl_scale": "mean"}])
+def test_no_default_weight_for_what_the_objective_refuses(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"num_samples|kl_scale"):
+        default_kl_weight(**options)
 
 
 def test_loss_keeps_the_dtype_of_the_likelihood() -> None:

@@ -23,9 +23,13 @@ _PRODUCTS = ("mul", "mul_", "multiply", "div", "div_")
 
 def pointwise(trace: Trace, call: Call) -> None:
     """Entry by entry: what meets in an entry goes together."""
-    tensors, out = call.tensors, call.out
-    axes = [_met(trace, call, tensors, d) for d in range(out.ndim)]
-    trace.set(out, axes, any(trace.state(t).dynamic for t in tensors))
+    tensors, (out, *extras) = call.tensors, call.outputs
+    axes = [_met(trace, call, tensors, out, d) for d in range(out.ndim)]
+    dynamic = any(trace.state(t).dynamic for t in tensors)
+    trace.set(out, axes, dynamic)
+    for extra in extras:  # of the same entries, or empty
+        again = axes if extra.shape == out.shape else [None] * extra.ndim
+        trace.set(extra, [a and trace.axis(a.labels) for a in again], dynamic)
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class _Part:
     dynamic: bool
 
 
-def _met(trace: Trace, call: Call, tensors: Sequence[Tensor], d: int) -> Axis | None:
+def _met(trace: Trace, call: Call, tensors: Sequence[Tensor], out: Tensor, d: int) -> Axis | None:
     """Unite the channels that meet on one axis of the result."""
-    parts = [_part(trace, tensor, d - call.out.ndim, call.out.shape[d]) for tensor in tensors]
+    parts = [_part(trace, tensor, d - out.ndim, out.shape[d]) for tensor in tensors]
     labelled = [part.axis for part in parts if part.axis is not None]
     if not labelled:
         return None
@@ -52,9 +56,7 @@ def _met(trace: Trace, call: Call, tensors: Sequence[Tensor], d: int) -> Axis | 
             _check_unlabelled(trace, part, labels)
     if call.name in _SUMS and sum(part.dynamic and part.axis is not None for part in parts) > 1:
         trace.sums.append(labels)
-    if not call.out.is_floating_point():
-        return trace.axis(labels)  # of comparisons, nothing is added up
-    return trace.carried(call.out, d, labels, _still_zero(call, parts, labels.size))
+    return trace.carried(out, d, labels, _still_zero(call, parts, labels.size))
 
 
 def _part(trace: Trace, tensor: Tensor, offset: int, size: int) -> _Part:
@@ -100,16 +102,23 @@ def matmul(trace: Trace, call: Call) -> None:
     if len(axes) == 3:
         axes[0] = _batch(trace, a.axes[0], b.axes[0])
     dynamic = a.dynamic or b.dynamic
-    if call.name in ("addmm", "baddbmm", "addmv"):
+    if call.name in ("addmm", "baddbmm"):
         return _plus(trace, call, axes, dynamic)
     return trace.set(call.out, axes, dynamic)
 
 
 def _factors(call: Call) -> tuple[Tensor, Tensor]:
-    for first, second in (("mat1", "mat2"), ("batch1", "batch2"), ("self", "mat2"), ("self", "vec")):
-        if call[first] is not None and call[second] is not None:
-            return call[first], call[second]
-    raise KeyError(f"factors of {call.name}")
+    first, second = _FACTORS[call.name]
+    return call[first], call[second]
+
+
+_FACTORS = {
+    "mm": ("self", "mat2"),
+    "bmm": ("self", "mat2"),
+    "mv": ("self", "vec"),
+    "addmm": ("mat1", "mat2"),
+    "baddbmm": ("batch1", "batch2"),
+}
 
 
 def _batch(trace: Trace, first: Axis | None, second: Axis | None) -> Axis | None:
@@ -217,9 +226,11 @@ def batch_norm(trace: Trace, call: Call) -> None:
 def _channelwise(trace: Trace, call: Call, x: Tensor, out: Tensor) -> None:
     """Samples and channels stay what they are; what comes after them has no channels."""
     state = trace.state(x)
-    for extra in call.outputs:
-        trace.set(extra, (None,) * extra.ndim, state.dynamic)
     first = x.ndim - _SPATIAL.get(call.name, x.ndim - 2)
+    for extra in call.outputs:  # statistics of each channel, or the positions of maxima
+        same = extra.ndim == out.ndim
+        before = [a and trace.axis(a.labels) for a in state.axes[:first]] if same else []
+        trace.set(extra, (*before, *(None,) * (extra.ndim - len(before))), state.dynamic)
     trace.pin(state.axes[first:], f"{call.name} goes over them {trace.place}")
     axes = [a and trace.carried(out, d, a.labels, a.zero) for d, a in enumerate(state.axes[:first])]
     trace.set(out, (*axes, *(None,) * (out.ndim - first)), state.dynamic)
@@ -299,7 +310,7 @@ def glu(trace: Trace, call: Call) -> None:
     """Half of the channels, gated by the other half."""
     x, out = call["self"], call.out
     state = trace.state(x)
-    d = (-1 if call["dim"] is None else call["dim"]) % x.ndim
+    d = call["dim"] % x.ndim
     axes = list(state.axes)
     axis = axes[d]
     if axis is not None:
@@ -312,7 +323,7 @@ def glu(trace: Trace, call: Call) -> None:
 def weight_norm(trace: Trace, call: Call) -> None:
     """Weight normalisation: the other axes of the weight are summed over."""
     direction, out = call["v"], call.outputs[0]
-    state, d = trace.state(direction), (call["dim"] or 0) % direction.ndim
+    state, d = trace.state(direction), call["dim"] % direction.ndim
     reason = f"a weight normalisation goes over them {trace.place}"
     trace.pin(tuple(a for i, a in enumerate(state.axes) if i != d), reason)
     length = trace.state(call["g"]).axes[d]
@@ -346,7 +357,7 @@ ARITHMETIC: dict[str, Rule] = {
         "bernoulli uniform normal fill zero".split(),
         pointwise,
     ),
-    **dict.fromkeys(("mm", "bmm", "mv", "addmm", "baddbmm"), matmul),
+    **dict.fromkeys(_FACTORS, matmul),
     "convolution": convolution,
     **dict.fromkeys(
         (
@@ -364,7 +375,9 @@ ARITHMETIC: dict[str, Rule] = {
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
     **dict.fromkeys(
-        ("sum", "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "prod", "argmax"), reduction
+        "sum mean amax amin aminmax max min argmax argmin median nanmedian mode kthvalue var std var_mean "
+        "prod".split(),
+        reduction,
     ),
     **dict.fromkeys(("norm", "linalg_vector_norm", "logsumexp", "any", "all"), reduction),
     "glu": glu,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from bmrs_torch.channels.axes import Axes, Axis, Split, blocks, channel_axis
-from bmrs_torch.channels.trace import Balance, Call, Reshape, Trace
+from bmrs_torch.channels.axes import Axis, Split, blocks, channel_axis
+from bmrs_torch.channels.picking import PICKING
+from bmrs_torch.channels.trace import Balance, Call, Reshape, Trace, UnknownUseError
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools
@@ -53,7 +54,7 @@ def view(trace: Trace, call: Call) -> None:
     x, out = call["self"], call.out
     state = trace.state(x)
     if x.numel() != out.numel():
-        raise ValueError("numbers of another size")
+        raise UnknownUseError("the same memory is read as numbers of another size")
     if x.numel() == 0:
         trace.pin(state.axes, f"an empty tensor is reshaped {trace.place}")
         return trace.set(out, (None,) * out.ndim, state.dynamic)
@@ -66,6 +67,9 @@ def view(trace: Trace, call: Call) -> None:
         if len(labelled) > 1:
             reason = f"several axes of channels are merged {trace.place}"
             trace.pin(tuple(state.axes[d] for d in labelled), reason)
+        elif not after:
+            gone = tuple(state.axes[d] for d in labelled)
+            trace.pin(gone, f"the axis of a single channel is removed {trace.place}")
         elif labelled:
             axis = _merged(
                 state.axes[labelled[0]], [x.shape[d] for d in before], list(before).index(labelled[0])
@@ -149,7 +153,7 @@ def take_slice(trace: Trace, call: Call) -> None:
     """A run of entries of an axis."""
     x = call["self"]
     state, axes = trace.state(x), list(trace.state(x).axes)
-    d = (call["dim"] or 0) % x.ndim
+    d = call["dim"] % x.ndim
     axis = axes[d]
     if axis is not None:
         chosen = slice(call["start"], call["end"], call["step"])
@@ -161,7 +165,7 @@ def select(trace: Trace, call: Call) -> None:
     """One entry of an axis, or each of them apart: its channels are addressed by number."""
     x = call["self"]
     state = trace.state(x)
-    d = (call["dim"] or 0) % x.ndim
+    d = call["dim"] % x.ndim
     trace.pin((state.axes[d],), f"single channels are picked out {trace.place}")
     for out in call.outputs:
         trace.set(out, [a for i, a in enumerate(state.axes) if i != d], state.dynamic)
@@ -171,7 +175,7 @@ def split(trace: Trace, call: Call) -> None:
     """Runs of entries of an axis, each a tensor of its own."""
     x = call["self"]
     state = trace.state(x)
-    d = (call["dim"] or 0) % x.ndim
+    d = call["dim"] % x.ndim
     axis, start, pieces = state.axes[d], 0, []
     for out in call.outputs:
         axes, stop = list(state.axes), start + out.shape[d]
@@ -191,7 +195,7 @@ def cat(trace: Trace, call: Call) -> None:
     """Tensors one after another along an axis."""
     # A tensor of one axis without entries is allowed beside any others.
     tensors = [t for t in call["tensors"] if t.numel() or t.ndim == call.out.ndim]
-    d = (call["dim"] or 0) % call.out.ndim
+    d = call["dim"] % call.out.ndim
     states = [trace.state(t) for t in tensors]
     axes = [
         _concatenated(trace, [s.axes[i] for s in states], [t.shape[i] for t in tensors])
@@ -207,7 +211,7 @@ def stack(trace: Trace, call: Call) -> None:
     states = [trace.state(t) for t in call["tensors"]]
     shape = call["tensors"][0].shape
     axes = [_joined(trace, [s.axes[i] for s in states], size) for i, size in enumerate(shape)]
-    axes.insert((call["dim"] or 0) % call.out.ndim, None)
+    axes.insert(call["dim"] % call.out.ndim, None)
     trace.set(call.out, axes, any(s.dynamic for s in states))
 
 
@@ -240,61 +244,12 @@ def pad(trace: Trace, call: Call) -> None:
     """Padding at the ends of some axes, the last first."""
     x, out = call["self"], call.out
     state = trace.state(x)
-    axes = _resized(trace, state.axes, x, out, "they are padded")
-    kept = [a and trace.carried(out, d, a.labels, a.zero) for d, a in enumerate(axes)]
-    trace.set(out, kept, state.dynamic)
-
-
-def _resized(trace: Trace, axes: Axes, x: Tensor, out: Tensor, what: str) -> Axes:
-    changed = tuple(d for d in range(x.ndim) if x.shape[d] != out.shape[d])
-    trace.pin(tuple(axes[d] for d in changed), f"{what} {trace.place}")
-    return tuple(None if d in changed else a for d, a in enumerate(axes))
-
-
-def along(*names: str) -> Rule:
-    """Make a rule for what reorders or mixes entries along the axes in these arguments only."""
-
-    def rule(trace: Trace, call: Call) -> None:
-        x, out = call["self"], call.out
-        state = trace.state(x)
-        dims = _dims(call, names, x.ndim)
-        trace.pin(tuple(state.axes[d] for d in dims), f"{call.name} goes over them {trace.place}")
-        for tensor in call.outputs:
-            axes = [None if d in dims else a for d, a in enumerate(state.axes)]
-            checked = [a and trace.carried(tensor, d, a.labels, a.zero) for d, a in enumerate(axes)]
-            trace.set(tensor, checked, state.dynamic)
-        assert out is not None
-
-    return rule
-
-
-def _dims(call: Call, names: Sequence[str], ndim: int) -> set[int]:
-    dims: set[int] = set()
-    for name in names:
-        given: Any = call[name]
-        dims |= {d % ndim for d in ([given] if isinstance(given, int) else given or ())}
-    return dims
-
-
-def index(trace: Trace, call: Call) -> None:
-    """Rows picked by tensors of positions; the axes that are not indexed keep their channels."""
-    x, out, positions = call["self"], call.out, call["indices"]
-    state = trace.state(x)
-    used = [d for d, p in enumerate(positions) if p is not None]
-    trace.pin(tuple(state.axes[d] for d in used), f"they are picked by their positions {trace.place}")
-    if used != list(range(used[0], used[0] + len(used))):
-        trace.pin(state.axes, f"they are picked by positions on several axes {trace.place}")
-        return trace.set(out, (None,) * out.ndim, dynamic=True)
-    added = out.ndim - (x.ndim - len(used))
-    axes = (*state.axes[: used[0]], *(None,) * added, *state.axes[used[-1] + 1 :])
-    return trace.set(out, axes, any(trace.state(t).dynamic for t in call.tensors))
-
-
-def embedding(trace: Trace, call: Call) -> None:
-    """Rows of a table, picked by number."""
-    rows, columns = trace.state(call["weight"]).axes
-    trace.pin((rows,), "they are rows of an embedding")
-    trace.set(call.out, (*(None,) * call["indices"].ndim, columns), dynamic=True)
+    # Not by the sizes: entries cut off at one end and added at the other leave it as it is.
+    ends = call["pad"] if call["pad"] is not None else call["padding"]
+    padded = {x.ndim - 1 - i // 2 for i, number in enumerate(ends) if number}
+    trace.pin(tuple(state.axes[d] for d in padded), f"they are padded {trace.place}")
+    axes = [None if d in padded else a for d, a in enumerate(state.axes)]
+    trace.set(out, [a and trace.carried(out, d, a.labels, a.zero) for d, a in enumerate(axes)], state.dynamic)
 
 
 MOVEMENT: dict[str, Rule] = {
@@ -318,10 +273,5 @@ MOVEMENT: dict[str, Rule] = {
     "cat": cat,
     "stack": stack,
     **dict.fromkeys(("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d"), pad),
-    **dict.fromkeys(("flip", "roll"), along("dims")),
-    **dict.fromkeys(
-        ("_softmax", "_safe_softmax", "_log_softmax", "cumsum", "index_select", "sort"), along("dim")
-    ),
-    "index": index,
-    "embedding": embedding,
+    **PICKING,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ class Grouped:
 
 @dataclass
 class Call:
-    """One operation: what came in, by name, and what came out."""
+    """One operation: what came in, by name, defaults included, and what came out."""
 
     name: str
     given: dict[str, Any]
@@ -74,6 +75,13 @@ class Call:
     def outputs(self) -> list[Tensor]:
         """Every tensor that came out."""
         return [t for t in tree_leaves(self.out) if isinstance(t, Tensor)]
+
+
+class UnknownUseError(Exception):
+    """A rule doesn't know how an operation is used here: the channels that come into it are kept.
+
+    Any other error in a rule is a fault of the rule.
+    """
 
 
 class Trace(TorchDispatchMode):
@@ -190,7 +198,12 @@ class Trace(TorchDispatchMode):
         return result
 
     def carried(self, tensor: Tensor, axis: int, labels: Ints, candidates: Bools) -> Axis:
-        """An axis some of whose channels were 0 before; those that no longer are, are noted."""
+        """An axis some of whose channels were 0 before; those that no longer are, are noted.
+
+        Of positions and comparisons nothing is added up: that they are not 0 costs no channel its place.
+        """
+        if not tensor.is_floating_point():
+            return self.axis(labels)
         zero = self.zeros(tensor, axis, candidates)
         if (candidates & ~zero).any():
             self.lost.append((labels[candidates & ~zero], self.place))
@@ -208,8 +221,8 @@ class Trace(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        names = [argument.name for argument in func._schema.arguments]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        defaults = _defaults(func)
+        given = {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
         call = Call(func.overloadpacket.__name__, given, out, torch.Tag.pointwise in func.tags)
         self._record(call, mutates=func._schema.is_mutable)
         return out
@@ -236,7 +249,7 @@ class Trace(TorchDispatchMode):
             return
         try:
             rule(self, call)
-        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except UnknownUseError as error:
             give_up(self, call, f"{call.name} {self.place} is used in a way that isn't known ({error})")
 
     def _written(self, tensor: Tensor, states: list[State]) -> list[Tensor]:
@@ -252,6 +265,12 @@ class Trace(TorchDispatchMode):
                 self.pin(state.axes, reason)
             self.set(other, (None,) * other.ndim, dynamic=True)
         return twins
+
+
+@functools.cache
+def _defaults(func: Any) -> dict[str, Any]:
+    """What an operation's arguments are where torch hands over none, as it does for a default value."""
+    return {a.name: a.default_value if a.has_default_value() else None for a in func._schema.arguments}
 
 
 def give_up(trace: Trace, call: Call, reason: str) -> None:

@@ -141,10 +141,12 @@ def prune(
         Whether that is a fraction of each layer or of all. Norms and gradients of different layers have
         different scales, which ``"global"`` compares as they are.
     coupling : {"all", "joint"}, optional
-        What to do about structures that can only be removed together, such as the channels of a residual
-        stream. By default each gate is judged by itself. ``"all"``: they go together, if the rule speaks
-        against each of them. ``"joint"``: they go together if their joint evidence, Σ ΔF since the posterior
-        factorises, is at least −tolerance for each of them; for ``"bmrs_n"`` and ``"bmrs_u"``.
+        What to do about structures that can only go together, such as the channels of a residual stream. By
+        default each gate is judged by itself. ``"all"``: they go where each gate that is still kept meets the
+        rule. ``"joint"``: they go where their summed evidence, Σ ΔF over the n gates that are still kept, is
+        at least −tolerance for each of these, Σ ΔF ≥ −n · tolerance; for ``"bmrs_n"`` and ``"bmrs_u"``. The
+        evidence adds up because the posterior factorises, the tolerance because each gate's ΔF has its own
+        (that of ``"bmrs_n"`` is the 2π missing in each). An amount ranks them by Σ ΔF / n.
     example_inputs : Tensor, tuple, list or dict, optional
         With `coupling`, or a criterion of weights where noise was put by hand: inputs to follow the model on.
     seed : int
@@ -182,8 +184,7 @@ def prune(
     reports = _decide(model_scores, units, rule)
     for layer, report in zip(layers.values(), reports, strict=True):
         layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
-    text = str(rule) if coupling is None else f"{rule}, coupled structures {_COUPLING_TEXT[coupling]}"
-    return PruneReport(text, reports, rule.criterion, rule.limit)
+    return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit)
 
 
 def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
@@ -214,7 +215,17 @@ def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
     make_rule(criterion, **{name: value for name, value in options.items() if name in of_the_rule})
 
 
-_COUPLING_TEXT = {"all": "if each meets it", "joint": "by their mean"}
+def _in_words(rule: Rule, coupling: Coupling | None) -> str:
+    """The rule, and what it means for structures that can only go together."""
+    symbol = rule.criterion.symbol
+    if coupling is None:
+        return str(rule)
+    if coupling == "joint":
+        how = "by Σ {0} / n" if rule.limit is None else "where Σ {0} ≥ n · {1:.4g}"
+        return f"{rule}, coupled ones together {how.format(symbol, rule.limit)} over their n kept gates"
+    if rule.limit is None:
+        return f"{rule}, coupled ones together by the {symbol} of their best kept gate"
+    return f"{rule}, coupled ones together where each kept gate meets it"
 
 
 def _check_coupling(criterion: Criterion, coupling: Coupling | None, example_inputs: Any) -> None:
@@ -222,13 +233,14 @@ def _check_coupling(criterion: Criterion, coupling: Coupling | None, example_inp
         return
     if coupling not in get_args(Coupling):
         raise ValueError(
-            "coupling must be 'all' (coupled structures go if each should), 'joint' (if their summed "
-            f"evidence says so) or None, got {coupling!r}"
+            "coupling must be 'all' (coupled structures go where each gate kept meets the rule), 'joint' "
+            "(where their summed evidence is at least -tolerance for each gate kept) or None (each gate is "
+            f"judged by itself), got {coupling!r}"
         )
     if coupling == "joint" and not criterion.is_evidence:
         raise ValueError(
-            "coupling='joint' adds up evidence, which 'bmrs_n' and 'bmrs_u' give; the sum of "
-            f"{criterion.name!r} scores means nothing, so use coupling='all'"
+            "coupling='joint' adds up evidence over the gates kept, which 'bmrs_n' and 'bmrs_u' give; the "
+            f"sum of {criterion.name!r} scores means nothing, so use coupling='all'"
         )
     if example_inputs is None:
         raise ValueError(

@@ -73,8 +73,9 @@ def make_units(
     groups : iterable of mappings of str to sequences of int
         Structures, by noise layer, that live or die together.
     coupling : {"all", "joint"}, optional
-        The worth of a unit: with ``"all"`` the largest of its kept gates, so that it goes only if each of
-        them should; with ``"joint"`` their mean. By default no gates are joined.
+        The worth of a unit: with ``"all"`` the largest of its kept gates, so that it goes only where each of
+        them meets the rule; with ``"joint"`` their mean, which is at most the tolerance just where the summed
+        evidence is at least −tolerance for each of these gates. By default no gates are joined.
 
     Returns
     -------

@@ -175,7 +175,7 @@ def _axes(path: str | os.PathLike[str], title: str, *, height: float) -> Iterato
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install 'bmrs[report]'") from error
+        raise ImportError("figures need matplotlib: pip install 'bmrs-pruning[report]'") from error
     figure = Figure(figsize=(8, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from bmrs_torch.attachment import Gate
-from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.reporting.counting import count_file_bytes, count_macs, count_parameters
 from bmrs_torch.reporting.measuring import median_ratio, peak_bytes, take_times
 from bmrs_torch.reporting.table import as_text
@@ -156,7 +154,7 @@ def report(
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}")
     networks = (before, after)
-    with _evaluating(before), _evaluating(after):
+    with in_mode(before, training=False), in_mode(after, training=False):
         macs = [count_macs(model, example_inputs) for model in networks]
         peaks = [peak_bytes(model, example_inputs) for model in networks]
         times = take_times(networks, example_inputs, seconds=seconds)
@@ -175,25 +173,13 @@ def report(
     return Comparison(costs[0], costs[1], median_ratio(*times), len(times[0]), layers)
 
 
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def _layer_changes(
     before: nn.Module, after: nn.Module, macs_before: dict[str, int], macs_after: dict[str, int]
 ) -> tuple[LayerChange, ...]:
     first, second = _layers(before), _layers(after)
     changes = []
     for name in dict.fromkeys([*first, *second]):
-        path_before, old = first.get(name, ("", None))
-        path_after, new = second.get(name, ("", None))
+        old, new = first.get(name), second.get(name)
         changes.append(
             LayerChange(
                 name,
@@ -202,23 +188,20 @@ def _layer_changes(
                 _shape(new),
                 _own_parameters(old),
                 _own_parameters(new),
-                _own_macs(path_before, old, macs_before),
-                _own_macs(path_after, new, macs_after),
+                _own_macs(name, old, macs_before),
+                _own_macs(name, new, macs_after),
             )
         )
     return tuple(changes)
 
 
-def _layers(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
-    """Layers with parameters of their own, each with its name, by the name that it has without noise."""
-    modules = dict(model.named_modules())
-    found = {}
-    for path, module in modules.items():
-        if next(module.parameters(recurse=False), None) is not None:
-            parent = modules[path.rpartition(".")[0]] if path else None
-            of_noise = isinstance(parent, Gate) and not isinstance(module, MultiplicativeNoise)
-            found[path.rpartition(".")[0] if of_noise else path] = (path, module)
-    return found
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Layers with parameters of their own, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    }
 
 
 def _shape(layer: nn.Module | None) -> tuple[int, ...] | None:

@@ -34,7 +34,7 @@ def as_text(comparison: Comparison) -> str:
         from rich.console import Console
     except ImportError as error:
         raise ImportError(
-            "printing a comparison needs rich: pip install 'bmrs[report]'; .to_json() works without"
+            "printing a comparison needs rich: pip install 'bmrs-pruning[report]'; .to_json() works without"
         ) from error
     file = io.StringIO()
     console = Console(file=file, width=WIDTH)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.insertion import insert_noise
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.objective import KL_WEIGHT_WITHOUT_LOSS, elbo_loss
+from bmrs_torch.objective import default_kl_weight, elbo_loss
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.fold import fold
 
@@ -58,7 +59,7 @@ def prune_trained(
     num_samples: int | None = None,
     steps: int = STEPS,
     lr: float = LR,
-    kl_weight: float = KL_WEIGHT_WITHOUT_LOSS,
+    kl_weight: float | None = None,
     example_inputs: Any = None,
     criterion: str = "bmrs_n",
     **rule_options: Any,
@@ -68,14 +69,14 @@ def prune_trained(
     The weights stay as they are, and so do dropout and the statistics of BatchNorm: the network runs as in
     evaluation, but for the noise. In a loop of one's own this is::
 
-        noisy = insert_noise(copy.deepcopy(model)).eval().requires_grad_(False)
+        noisy = insert_noise(copy.deepcopy(model), x).eval().requires_grad_(False)
         for layer in noise_layers(noisy).values():
             layer.train().requires_grad_(True)
         optimizer = torch.optim.Adam([p for p in noisy.parameters() if p.requires_grad], lr=0.05)
         for x, y in batches:
             optimizer.zero_grad()
             misfit = cross_entropy(noisy(x), y)
-            elbo_loss(misfit, noisy, num_samples=len(data), kl_weight=30).backward()
+            elbo_loss(misfit, noisy, num_samples=len(data)).backward()
             optimizer.step()
         prune(noisy)
         smaller = fold(compact(noisy, x), x)
@@ -95,9 +96,8 @@ def prune_trained(
         How many steps of Adam.
     lr : float
         Its learning rate.
-    kl_weight : float
-        *The* dial between accuracy and compression; see :func:`elbo_loss`. The divergence counts 1/N, so of a
-        few hundred samples it already counts much: 1 is a start there.
+    kl_weight : float, optional
+        *The* dial between accuracy and compression; by default :func:`default_kl_weight`.
     example_inputs : Tensor, tuple, list or dict, optional
         A minibatch of inputs to trace the network with. By default the first element of the first minibatch
         if that is a tuple or list, else the minibatch.
@@ -139,22 +139,23 @@ def prune_trained(
         raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
     check_rule(criterion, rule_options)
     total = _number_of_samples(batches) if num_samples is None else num_samples
-    noisy = _with_noise(model)
+    weight = default_kl_weight(total) if kl_weight is None else kl_weight
     first, stream = _peek(batches, steps)
+    inputs = _inputs_of(first) if example_inputs is None else example_inputs
+    noisy = _with_noise(model, inputs)
     with _noise_alone_learns(noisy):
-        losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=kl_weight)
+        losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=weight)
     if len(losses) < steps:
         warnings.warn(
             f"the minibatches ended after {len(losses)} of {steps} steps and can't be gone through again; "
             "give a list or a DataLoader, not an iterator",
             stacklevel=2,
         )
-    inputs = _inputs_of(first) if example_inputs is None else example_inputs
     coupled = {} if rule_options.get("coupling") is None else {"example_inputs": inputs}
     decision = prune(noisy, criterion, **rule_options, **coupled)
     if not decision.pruned_now:
         warnings.warn(
-            f"nothing was pruned in {len(losses)} steps with kl_weight={kl_weight:g} and lr={lr:g}; it takes "
+            f"nothing was pruned in {len(losses)} steps with kl_weight={weight:g} and lr={lr:g}; it takes "
             "a larger kl_weight or more steps",
             stacklevel=2,
         )
@@ -177,25 +178,22 @@ def _has_noise(model: nn.Module) -> bool:
     return any(isinstance(module, MultiplicativeNoise) for module in model.modules())
 
 
-def _with_noise(model: nn.Module) -> nn.Module:
+def _with_noise(model: nn.Module, example_inputs: Any) -> nn.Module:
     noisy = copy.deepcopy(model)
-    has_noise = any(isinstance(module, MultiplicativeNoise) for module in noisy.modules())
-    return noisy if has_noise else insert_noise(noisy)
+    return noisy if _has_noise(noisy) else insert_noise(noisy, example_inputs)
 
 
 @contextlib.contextmanager
 def _noise_alone_learns(noisy: nn.Module) -> Iterator[None]:
     """Run it as in evaluation but for its noise, the weights fixed; then all is in the mode it was in."""
-    modes = [(module, module.training) for module in noisy.modules()]
     learning = [(parameter, parameter.requires_grad) for parameter in noisy.parameters()]
-    noisy.eval().requires_grad_(False)
-    for layer in noise_layers(noisy).values():
-        layer.train().requires_grad_(True)
     try:
-        yield
+        with in_mode(noisy, training=False):
+            noisy.requires_grad_(False)
+            for layer in noise_layers(noisy).values():
+                layer.train().requires_grad_(True)
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, learns in learning:
             parameter.requires_grad_(learns)
 

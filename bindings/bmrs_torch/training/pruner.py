@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.objective import KL_WEIGHT_WITHOUT_LOSS, KlScale, elbo_loss
+from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
 from bmrs_torch.shipping.layout import Layout, resize
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.fold import fold
@@ -25,8 +25,10 @@ Phase = Literal["pruning", "finetuning"]
 class Pruner:
     """Prunes a model on schedule while it trains; the training loop stays the user's own.
 
-    Call :meth:`loss` on the misfit of each minibatch, :meth:`step` after each ``optimizer.step()`` and
-    :meth:`end_epoch` after each epoch; in the end :meth:`finish` gives the smaller, plain network.
+    Call :meth:`loss` on the misfit of each minibatch and :meth:`end_epoch` after each epoch; in the end
+    :meth:`finish` gives the smaller, plain network. A schedule in steps, ``Schedule(unit="step")``, needs
+    :meth:`step` after each ``optimizer.step()`` too: without it nothing is ever due. One in epochs doesn't;
+    there it does no more than count `steps`.
 
     Parameters
     ----------
@@ -42,10 +44,11 @@ class Pruner:
         When to prune; by default after every epoch.
     criterion : str
         See :func:`prune`, which also takes what is given as `rule_options`: tolerance, amount, …
-    kl_weight : float
-        *The* dial between accuracy and compression; see :func:`elbo_loss`.
+    kl_weight : float, optional
+        *The* dial between accuracy and compression; by default :func:`default_kl_weight`.
     kl_scale : {"elbo", "published"}
-        See :func:`elbo_loss`.
+        See :func:`elbo_loss`. ``"published"`` counts the structures that `model` has when the pruner is made,
+        also after the model has shrunk: shrinking changes the speed of the training, not what it presses for.
     shrink : bool
         Make the model smaller each time something was pruned, so that the rest of the training is faster. The
         state of the optimizer shrinks with it.
@@ -58,6 +61,10 @@ class Pruner:
     ----------
     steps, epochs : int
         How many are done.
+    kl_weight : float
+        Weight of the divergence, without the warm-up.
+    num_structures : dict of str to int
+        Structures of each noise layer at the beginning.
     history : list of dict
         One entry for every time that it pruned: "epoch", "step", "pruned", and "kept" by layer.
     last_report : PruneReport or None
@@ -94,13 +101,13 @@ class Pruner:
         num_samples: int,
         schedule: Schedule | None = None,
         criterion: str = "bmrs_n",
-        kl_weight: float = KL_WEIGHT_WITHOUT_LOSS,
+        kl_weight: float | None = None,
         kl_scale: KlScale = "elbo",
         shrink: bool = False,
         example_inputs: Any = None,
         **rule_options: Any,
     ) -> None:
-        noise_layers(model)
+        layers = noise_layers(model)
         check_rule(criterion, rule_options)
         if shrink and (optimizer is None or example_inputs is None):
             raise ValueError(
@@ -111,7 +118,9 @@ class Pruner:
             torch.zeros(()), model, num_samples=num_samples, kl_scale=kl_scale, kl_weight=kl_weight
         )  # raises what is wrong with them now, not after the first minibatch
         self.model, self.optimizer = model, optimizer
-        self.num_samples, self.kl_weight, self.kl_scale = num_samples, kl_weight, kl_scale
+        self.num_samples, self.kl_scale = num_samples, kl_scale
+        self.kl_weight = default_kl_weight(num_samples, kl_scale) if kl_weight is None else kl_weight
+        self.num_structures = {name: layer.num_structures for name, layer in layers.items()}
         self.schedule = schedule or Schedule()
         self.criterion, self.rule_options = criterion, rule_options
         self.shrink, self.example_inputs = shrink, example_inputs
@@ -146,7 +155,12 @@ class Pruner:
             return nll_mean
         weight = self.kl_weight * self.schedule.kl_factor(self.done)
         return elbo_loss(
-            nll_mean, self.model, num_samples=self.num_samples, kl_scale=self.kl_scale, kl_weight=weight
+            nll_mean,
+            self.model,
+            num_samples=self.num_samples,
+            kl_scale=self.kl_scale,
+            kl_weight=weight,
+            num_structures=self.num_structures,
         )
 
     def penalty(self) -> Tensor | None:
@@ -156,7 +170,16 @@ class Pruner:
         return self.loss(torch.zeros((), device=next(self.model.parameters()).device))
 
     def step(self) -> PruneReport | None:
-        """Count a step of the optimizer, and prune if it is due; needed only if the schedule counts steps."""
+        """Count a step of the optimizer, and prune if it is due.
+
+        Call it after each ``optimizer.step()`` if the schedule counts steps. Where it counts epochs, the call
+        may be left out; `steps` and the history then count none.
+
+        Returns
+        -------
+        PruneReport or None
+            What was pruned, if it was due.
+        """
         self.steps += 1
         return self._prune_if_due("step")
 
@@ -167,8 +190,15 @@ class Pruner:
         -------
         PruneReport or None
             What was pruned, if it was due.
+
+        Warns
+        -----
+        UserWarning
+            If the schedule counts steps and :meth:`step` was never called.
         """
         self.epochs += 1
+        if self._waits_for_steps():
+            warnings.warn(_NO_STEP, stacklevel=2)
         return self._prune_if_due("epoch")
 
     def finish(self, example_inputs: Any = None) -> nn.Module:
@@ -187,12 +217,15 @@ class Pruner:
         Warns
         -----
         UserWarning
-            If nothing was pruned, so that it isn't smaller.
+            If nothing was pruned, so that it isn't smaller, or the schedule counts steps and :meth:`step` was
+            never called.
         """
         inputs = self.example_inputs if example_inputs is None else example_inputs
         if inputs is None:
             raise ValueError("example_inputs are needed to trace the model with; a minibatch will do")
-        if not self._has_pruned():
+        if self._waits_for_steps():
+            warnings.warn(_NO_STEP, stacklevel=2)
+        elif not self._has_pruned():
             warnings.warn(_nothing_pruned(self), stacklevel=2)
         return fold(compact(self.model, inputs), inputs)
 
@@ -211,6 +244,7 @@ class Pruner:
             "steps": self.steps,
             "epochs": self.epochs,
             "history": [dict(entry) for entry in self.history],
+            "num_structures": dict(self.num_structures),
             "layout": Layout.of(self.model).to_json(),
             "buffers": {name: value.clone() for name, value in _unsaved_buffers(self.model).items()},
         }
@@ -235,6 +269,7 @@ class Pruner:
         if self.optimizer is not None:
             hand_over(self.optimizer, before, self.model)
         self.history = [dict(entry) for entry in state["history"]]
+        self.num_structures = dict(state["num_structures"])
         self.resume_at(epochs=state["epochs"], steps=state["steps"])
 
     def resume_at(self, *, epochs: int, steps: int) -> None:
@@ -262,6 +297,9 @@ class Pruner:
         self._fix_noise()
         return report
 
+    def _waits_for_steps(self) -> bool:
+        return self.schedule.unit == "step" and self.steps == 0
+
     def _prune(self) -> PruneReport:
         inputs = self.example_inputs if self.rule_options.get("coupling") is not None else None
         return prune(self.model, self.criterion, example_inputs=inputs, **self.rule_options)
@@ -275,6 +313,12 @@ class Pruner:
         return any(entry["pruned"] for entry in self.history) or not all(
             bool(layer.kept().all()) for layer in noise_layers(self.model).values()
         )
+
+
+_NO_STEP = (
+    "the schedule counts steps and none was counted, so that nothing is ever due: call pruner.step() after "
+    "each optimizer.step(), or count epochs by Schedule(unit='epoch')"
+)
 
 
 def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:

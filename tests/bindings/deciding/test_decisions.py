@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bmrs_core import delta_f_normal
 from bmrs_torch import HALF_LOG_2PI, MultiplicativeNoise, coupled_gates, insert_noise, noise_layers, prune
+from bmrs_torch.deciding.rules import make_rule
 from bmrs_torch.deciding.units import make_units
 from tests.bindings.networks import hopeless, images, mlp, noisy
 
@@ -70,7 +71,7 @@ def test_with_all_a_channel_goes_only_if_each_gate_should() -> None:
     report = prune(model, coupling="all", example_inputs=EXAMPLE)
     assert model.gate1.mask.tolist() == model.gate2.mask.tolist() == [0, 1, 1, 1]
     assert report.pruned_now == 2
-    assert "if each meets it" in report.rule
+    assert report.rule == "prune where ΔF_N ≥ -0.9189, coupled ones together where each kept gate meets it"
 
 
 def test_jointly_a_channel_goes_if_the_summed_evidence_reaches_the_tolerance_of_each_gate() -> None:
@@ -81,6 +82,48 @@ def test_jointly_a_channel_goes_if_the_summed_evidence_reaches_the_tolerance_of_
     expected = (total < -2 * HALF_LOG_2PI).astype(float).tolist()
     assert expected == [0, 0, 1, 1]
     assert model.gate1.mask.tolist() == model.gate2.mask.tolist() == expected
+
+
+# Sums of ΔF and limits that are exact in binary: the comparison at the limit is with equality.
+@pytest.mark.parametrize(
+    ("delta_f", "kept", "goes"),
+    [
+        ([1.0, -2.0], [1, 1], True),  # the sum is −1 = −2 · ½
+        ([1.0, -2.0625], [1, 1], False),
+        ([-0.5, -0.5, -0.5], [1, 1, 1], True),  # each at the limit: so are three
+        ([-0.5, -0.5, -0.625], [1, 1, 1], False),
+        ([4.0, -0.625], [0, 1], False),  # what was pruned before neither counts in n nor in the sum
+        ([-9.0, -0.5], [0, 1], True),
+        ([3.0, -9.0, -0.5, 0.25], [1, 0, 0, 1], True),
+    ],
+)
+def test_jointly_means_summed_evidence_of_at_least_minus_tolerance_for_each_kept_gate(
+    delta_f: list[float], kept: list[int], goes: bool
+) -> None:
+    names = [f"gate{i}" for i in range(len(delta_f))]
+    # Beside the group, each layer keeps a gate of its own, so that none is spared.
+    worth = {name: np.array([-value, 100.0]) for name, value in zip(names, delta_f, strict=True)}
+    alive = {name: np.array([bool(k), True]) for name, k in zip(names, kept, strict=True)}
+    units = make_units(worth, alive, [dict.fromkeys(names, (0,))], "joint")
+    chosen, _ = make_rule("bmrs_n", tolerance=0.5).choose(units)
+    summed, n = np.dot(delta_f, kept), sum(kept)
+    assert chosen[units.unit[0]] == goes == (summed >= -n * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("coupling", "options", "words"),
+    [
+        ("joint", {"tolerance": 0.5}, "where Σ ΔF_N ≥ n · -0.5 over their n kept gates"),
+        ("joint", {"amount": 0.5}, "by Σ ΔF_N / n over their n kept gates"),
+        ("all", {"tolerance": 0.5}, "where each kept gate meets it"),
+        ("all", {"amount": 0.5}, "by the ΔF_N of their best kept gate"),
+    ],
+)
+def test_the_printed_rule_says_how_coupled_structures_are_judged(
+    coupling: Any, options: dict[str, Any], words: str
+) -> None:
+    report = prune(with_evidence(*MIXED), coupling=coupling, example_inputs=EXAMPLE, **options)
+    assert report.rule.endswith(f", coupled ones together {words}")
 
 
 def test_a_gate_pruned_before_has_no_say() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bmrs_torch import Pruner, Schedule, insert_noise, noise_layers, parameter_groups
+from bmrs_torch import Pruner, Schedule, default_kl_weight, insert_noise, noise_layers, parameter_groups
 from bmrs_torch.integrations.attachment import Attachment
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves; not ours to mend
@@ -80,6 +80,12 @@ def test_the_gradient_of_the_penalty_is_what_the_loss_would_have_given() -> None
         torch.testing.assert_close(ours, theirs)
 
 
+def test_without_a_weight_a_callback_has_the_default_of_the_objective() -> None:
+    options = {name: value for name, value in OPTIONS.items() if name != "kl_weight"}
+    attached = Attachment(**options | {"num_samples": 60_000})
+    assert attached.attach(insert_noise(network())).kl_weight == default_kl_weight(60_000)
+
+
 def test_shrinking_is_left_to_loops_of_ones_own() -> None:
     with pytest.raises(ValueError, match="shrink=True is for training loops of one's own"):
         Attachment(**OPTIONS, shrink=True)
@@ -90,7 +96,7 @@ def test_shrinking_is_left_to_loops_of_ones_own() -> None:
 class TestLightning:
     @pytest.fixture
     def pl(self) -> Any:
-        return pytest.importorskip("lightning.pytorch", reason="pip install 'bmrs[integrations]'")
+        return pytest.importorskip("lightning.pytorch", reason="pip install 'bmrs-pruning[integrations]'")
 
     def fit(self, pl: Any, folder: Path, epochs: int, resume: str | None = None) -> tuple[Any, Any, Any]:
         from bmrs_torch.integrations.lightning import PruningCallback
@@ -167,7 +173,7 @@ class TestTransformers:
     @pytest.fixture(autouse=True)
     def frameworks(self) -> None:
         for name in ("transformers", "accelerate"):
-            pytest.importorskip(name, reason="pip install 'bmrs[integrations]'")
+            pytest.importorskip(name, reason="pip install 'bmrs-pruning[integrations]'")
 
     def fit(self, folder: Path, epochs: int, resume: bool = False, **arguments: Any) -> tuple[Tabular, Any]:
         from transformers import Trainer, TrainingArguments

@@ -52,7 +52,7 @@ def test_a_compiled_network_answers_as_the_plain_one(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnxruntime_agrees(name: str, tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason="pip install 'bmrs[export]'")
+        pytest.importorskip(package, reason="pip install 'bmrs-pruning[export]'")
     import onnxruntime
 
     file = save_pruned(shipped(name), tmp_path / "small.safetensors")

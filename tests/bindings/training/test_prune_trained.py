@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bmrs_torch import MultiplicativeNoise, noise_layers, prune_trained
+from bmrs_torch import MultiplicativeNoise, default_kl_weight, noise_layers, prune_trained
 from tests.bindings.networks import conv_with_norm, images, mlp
 
 NUM_SAMPLES = 256
@@ -40,7 +40,7 @@ def test_a_trained_network_loses_units_and_no_accuracy() -> None:
     before = copy.deepcopy(model.state_dict())
     x, y = data.tensors
     torch.manual_seed(1)
-    result = prune_trained(model, DataLoader(data, batch_size=64), misfit, kl_weight=1)
+    result = prune_trained(model, DataLoader(data, batch_size=64), misfit)
     assert 0 < result.decision.num_kept < 20
     assert result.model[0].out_features == result.decision.num_kept  # type: ignore[index]
     # Alike to float32 rounding: the shrunk network sums fewer terms, the folded one rounds its weights again.
@@ -114,8 +114,14 @@ def test_an_iterator_that_ends_early_is_a_warning_and_what_was_learnt_counts() -
 
 
 def test_nothing_pruned_is_said() -> None:
-    with pytest.warns(UserWarning, match="nothing was pruned in 5 steps with kl_weight=30"):
-        quickly(mlp(), criterion="bmrs_n", amount=None)
+    with pytest.warns(UserWarning, match="nothing was pruned in 5 steps with kl_weight=3 and lr=0.05"):
+        quickly(mlp(), criterion="bmrs_n", amount=None, kl_weight=3)
+
+
+def test_without_a_weight_it_has_the_default_of_the_objective() -> None:
+    weight = default_kl_weight(60_000)
+    with pytest.warns(UserWarning, match=f"kl_weight={weight:g} "):
+        quickly(mlp(), criterion="bmrs_n", amount=None, num_samples=60_000)
 
 
 def not_finite(model: nn.Module, batch: Any) -> Tensor:

@@ -15,6 +15,7 @@ from bmrs_torch import (
     LayoutError,
     Pruner,
     Schedule,
+    default_kl_weight,
     elbo_loss,
     insert_noise,
     kl_divergence,
@@ -78,6 +79,24 @@ def test_steps_are_counted_instead_of_epochs_on_request() -> None:
     assert pruner.end_epoch() is None
 
 
+def test_a_schedule_in_steps_of_which_none_is_counted_says_what_to_call() -> None:
+    _, _, pruner = begin(schedule=Schedule(unit="step"))
+    with pytest.warns(UserWarning, match=r"call pruner\.step\(\) after each optimizer\.step\(\)"):
+        assert pruner.end_epoch() is None
+    with pytest.warns(UserWarning, match=r"call pruner\.step\(\) after each optimizer\.step\(\)"):
+        pruner.finish(BATCHES[0][0])
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [(Schedule(), 0), (Schedule(unit="step"), 1)])
+def test_a_schedule_whose_unit_is_counted_says_nothing(schedule: Schedule, steps: int) -> None:
+    _, _, pruner = begin(schedule=schedule)
+    for _ in range(steps):
+        pruner.step()
+    # Warnings are errors in this suite.
+    pruner.end_epoch()
+    pruner.finish(BATCHES[0][0])
+
+
 def test_the_loss_is_the_objective_with_the_divergence_warming_up() -> None:
     model, _, pruner = begin(schedule=Schedule(every=9, kl_warmup=4), kl_weight=8.0)
     kl = kl_divergence(model).item() / NUM_SAMPLES
@@ -96,6 +115,27 @@ def test_the_penalty_is_what_the_loss_adds(kl_scale: Any) -> None:
     penalty = pruner.penalty()
     assert penalty is not None
     assert penalty.item() == expected.item()
+
+
+@pytest.mark.parametrize(("kl_scale", "weight"), [("elbo", 30.0), ("published", 1.0)])
+def test_without_a_weight_it_has_the_default_of_the_objective(kl_scale: Any, weight: float) -> None:
+    _, _, pruner = begin(kl_scale=kl_scale, num_samples=60_000)
+    assert pruner.kl_weight == default_kl_weight(60_000, kl_scale) == weight
+
+
+def test_shrinking_leaves_what_the_published_objective_presses_for() -> None:
+    x = BATCHES[0][0]
+    shrinking = begin(kl_scale="published", shrink=True, example_inputs=x)[2]
+    masking = begin(kl_scale="published")[2]
+    for pruner in (shrinking, masking):
+        pruner.end_epoch()
+    resumed = begin(kl_scale="published", shrink=True, example_inputs=x)[2]
+    resumed.load_state_dict(shrinking.state_dict())
+    resumed.model.load_state_dict(shrinking.model.state_dict())
+    assert [layer.num_structures for layer in noise_layers(resumed.model).values()] == [14, 10]
+    nothing = torch.tensor(0.0)
+    # The same terms, summed in the same order.
+    assert shrinking.loss(nothing) == masking.loss(nothing) == resumed.loss(nothing)
 
 
 def test_fine_tuning_fixes_the_noise_and_leaves_the_loss_alone() -> None:
