@@ -67,19 +67,25 @@ def _weight(layer: nn.Module) -> Tensor:
 
 def _set(layer: nn.Module, name: str, value: Tensor) -> None:
     if parametrize.is_parametrized(layer, name):
-        try:
-            setattr(layer, name, value.to(getattr(layer, name).dtype))
-        except NotImplementedError:  # a parametrization that can't be turned round
-            pass
-        now = getattr(layer, name).double()
-        if (now - value).abs().max() <= _ROUNDING * value.abs().max():
+        if _takes_on(layer, name, value):
             return
-        parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+        with torch.enable_grad():  # without it torch leaves a buffer
+            parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
     parameter = getattr(layer, name)
     if not isinstance(parameter, nn.Parameter):
         raise ValueError(f"the {name} of a {type(layer).__name__} is no parameter of its own")
     # A parameter of its own: what other layers share of it stays what it is.
     setattr(layer, name, nn.Parameter(value.to(parameter.dtype), parameter.requires_grad))
+
+
+def _takes_on(layer: nn.Module, name: str, value: Tensor) -> bool:
+    """Whether a parametrized tensor, given a value, has it then."""
+    try:
+        setattr(layer, name, value.to(getattr(layer, name).dtype))
+    except (NotImplementedError, ValueError, RuntimeError):  # it can't be turned round, or not at this value
+        return False
+    off = (getattr(layer, name).double() - value).abs().max()
+    return bool(off <= _ROUNDING * value.abs().max())
 
 
 _ROUNDING = 1e-6

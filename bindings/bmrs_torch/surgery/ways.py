@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -86,13 +87,10 @@ class Ways:
         for attached in attachments(model):
             self._on.setdefault(id(attached.noise), []).append(attached)
         self._followed: Network | None = None
-        owners = [
-            (id(p), name)
-            for name, m in model.named_modules()
-            for p in m._parameters.values()
-            if p is not None
-        ]
-        self._shared = {key for key, _ in owners if sum(key == other for other, _ in owners) > 1}
+        uses = Counter(
+            id(p) for module in model.modules() for p in module._parameters.values() if p is not None
+        )
+        self._shared = {key for key, number in uses.items() if number > 1}
 
     @property
     def _network(self) -> Network:
@@ -124,7 +122,7 @@ class Ways:
                 if not attached.before:
                     scale_outputs(layer, factor)
                     continue
-                width = attached.layer.weight.shape[_input_axis(attached.layer)]
+                width = _weight_shape(attached.layer)[_input_axis(attached.layer)]
                 blocks = width // factor.numel() if attached.blocks else 1
                 scale_inputs(layer, factor.repeat_interleave(blocks))
 
@@ -137,7 +135,7 @@ class Ways:
         layer = attached.layer
         shared = any(id(p) in self._shared for p in layer.parameters(recurse=False))
         axis = activation_axis(layer)
-        ndim = layer.weight.ndim
+        ndim = len(_weight_shape(layer))
         axes = (1, -1) if axis == -1 else (1, 1 - ndim) if ndim > 1 else (1,)
         return is_plain(layer) and not shared and (attached.blocks or attached.noise.axis in axes)
 
@@ -219,6 +217,12 @@ def test_factors(layer: MultiplicativeNoise) -> Tensor:
 def _has_weights(attached: Attachment) -> bool:
     inputs = is_weighted(attached.layer) if attached.before else True
     return inputs and has_weight(attached.layer)
+
+
+def _weight_shape(layer: nn.Module) -> torch.Size:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.shape
 
 
 def _input_axis(layer: nn.Module) -> int:

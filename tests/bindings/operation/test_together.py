@@ -1,4 +1,4 @@
-"""Small layers that draw their noise together: the same mathematics, fresh noise, used once."""
+"""Small layers that draw ahead for one another: the noise each would draw by itself, and nothing but time depends on it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bmrs_core import log_quantile_grad, philox
-from bmrs_torch import MultiplicativeNoise, elbo_loss, kl_divergence
-from bmrs_torch.operation.together import Team
+from bmrs_torch import MultiplicativeNoise, elbo_loss, kl_divergence, multiplicative_noise, parameter_groups
+from bmrs_torch.operation import together as together_module
+from bmrs_torch.operation.together import DrawingTogether
 
 SAMPLES = 8
 
@@ -45,8 +46,16 @@ def noise_of(model: nn.Module) -> list[MultiplicativeNoise]:
 def together(model: nn.Sequential, x: Tensor) -> nn.Sequential:
     """Let the layers of a model know each other, and what they see."""
     kl_divergence(model)
+    state = torch.get_rng_state()
     model(x)
+    torch.set_rng_state(state)
     return model
+
+
+def drawing_of(model: nn.Module) -> DrawingTogether:
+    drawing = noise_of(model)[0].drawing
+    assert drawing is not None
+    return drawing
 
 
 def recorded(model: nn.Module, x: Tensor) -> list[Tensor]:
@@ -67,18 +76,15 @@ def x() -> Tensor:
     return torch.randn(SAMPLES, 6, generator=torch.Generator().manual_seed(1))
 
 
-def test_noise_and_gradients_are_those_of_one_row_of_all_structures(x: Tensor) -> None:
+def drawn_seeds(number: int) -> list[int]:
+    return [int(torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64)) for _ in range(number)]
+
+
+def test_noise_and_gradients_are_those_of_the_seed_that_each_layer_draws(x: Tensor) -> None:
     model = together(network(), x)
     layers = noise_of(model)
     torch.manual_seed(7)
-    seed = int(torch.randint(-(2**63), 2**63 - 1, (1,), dtype=torch.int64))
-    width = sum(layer.num_structures for layer in layers)
-    u = philox.uniform(seed, 0, SAMPLES * width).reshape(SAMPLES, width)
-    mu = torch.cat([layer.mu for layer in layers]).detach().double().numpy()
-    sigma = torch.cat([layer.log_sigma for layer in layers]).detach().double().exp().numpy()
-    log_theta, by_mu, by_sigma = log_quantile_grad(u, mu, sigma)
-    theta = np.exp(log_theta)
-
+    seeds = drawn_seeds(len(layers))
     torch.manual_seed(7)
     inputs: list[Tensor] = []
     outputs: list[Tensor] = []
@@ -91,23 +97,161 @@ def test_noise_and_gradients_are_those_of_one_row_of_all_structures(x: Tensor) -
     for layer in layers:
         layer.register_forward_hook(record)
     model(x).square().sum().backward()
-    start = 0
-    for layer, given, y in zip(layers, inputs, outputs, strict=True):
-        stop = start + layer.num_structures
-        own = theta[:, start:stop]
+    for layer, seed, given, y in zip(layers, seeds, inputs, outputs, strict=True):
+        width = layer.num_structures
+        mu = layer.mu.detach().double().numpy()
+        sigma = layer.log_sigma.detach().double().exp().numpy()
+        u = philox.uniform(seed, 0, SAMPLES * width).reshape(SAMPLES, width)
+        log_theta, by_mu, by_sigma = log_quantile_grad(u, mu, sigma)
+        theta = np.exp(log_theta)
         # θ to 16 eps of float32, products and sums of SAMPLES of them to a few more.
         torch.testing.assert_close(
-            y.detach().double(), given.detach().double() * torch.from_numpy(own), rtol=2e-6, atol=1e-7
+            y.detach().double(), given.detach().double() * torch.from_numpy(theta), rtol=2e-6, atol=1e-7
         )
         assert y.grad is not None
         assert layer.mu.grad is not None
         assert layer.log_sigma.grad is not None
-        weight = (y.grad * given).detach().double().numpy() * own
-        d_mu = (weight * by_mu[:, start:stop]).sum(0)
-        d_log_sigma = (weight * by_sigma[:, start:stop]).sum(0) * sigma[start:stop]
-        np.testing.assert_allclose(layer.mu.grad.numpy(), d_mu, rtol=1e-4, atol=1e-5)
+        weight = (y.grad * given).detach().double().numpy() * theta
+        np.testing.assert_allclose(layer.mu.grad.numpy(), (weight * by_mu).sum(0), rtol=1e-4, atol=1e-5)
+        d_log_sigma = (weight * by_sigma).sum(0) * sigma
         np.testing.assert_allclose(layer.log_sigma.grad.numpy(), d_log_sigma, rtol=1e-4, atol=1e-5)
-        start = stop
+
+
+def run(model: nn.Sequential, x: Tensor, steps: int, *, ahead: bool, fused: bool) -> list[Tensor]:
+    """Losses, noise and parameters of some steps of training, the last bit of them."""
+    torch.manual_seed(3)
+    groups = parameter_groups(model, lr=0.01)
+    optimizer = torch.optim.Adam(groups if fused else model.parameters(), lr=0.01)
+    seen = []
+    for _ in range(steps):
+        if not ahead:
+            for layer in noise_of(model):
+                layer.drawing = None
+        noise = recorded(model, x)
+        optimizer.zero_grad()
+        loss = elbo_loss(model(x).square().mean(), model, num_samples=3, kl_weight=1.0)
+        loss.backward()
+        optimizer.step()
+        seen += [loss.detach(), *noise, *(p.detach().clone() for p in model.parameters())]
+    return seen
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("convolutional", [False, True])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_drawn_ahead_and_one_by_one_training_is_the_same_to_the_bit(
+    x: Tensor, fused: bool, convolutional: bool, dropout: bool
+) -> None:
+    images = torch.randn(SAMPLES, 1, 3, 3, generator=torch.Generator().manual_seed(2))
+    given = images if convolutional else x
+    models = [network(convolutional) for _ in range(2)]
+    if dropout:
+        for model in models:
+            model.insert(2, nn.Dropout(0.5))
+    ahead, alone = (
+        run(m, given, 6, ahead=first, fused=fused) for m, first in zip(models, (True, False), strict=True)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(ahead, alone, strict=True))
+
+
+def test_the_noise_is_that_of_the_operation_with_the_same_seed(x: Tensor) -> None:
+    model = together(network(), x)
+    layers = noise_of(model)
+    torch.manual_seed(5)
+    noise = recorded(model, x)
+    torch.manual_seed(5)
+    for layer, seed, theta in zip(layers, drawn_seeds(len(layers)), noise, strict=True):
+        ones = torch.ones(SAMPLES, layer.num_structures)
+        # y/x of the recorded noise is rounded once more.
+        y = multiplicative_noise(ones, layer.mu, layer.log_sigma, seed=torch.tensor([seed]))
+        torch.testing.assert_close(theta, y.detach(), rtol=2.4e-7, atol=0)
+
+
+def test_noise_is_drawn_ahead_for_all_layers_that_follow(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    plain = together_module.draw
+
+    def counted(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        return plain(*arguments, **options)  # type: ignore[arg-type]
+
+    model = together(network(convolutional=True), torch.ones(SAMPLES, 1, 3, 3))
+    elbo_loss(torch.zeros(()), model, num_samples=3).backward()
+    monkeypatch.setattr(together_module, "draw", counted)
+    for _ in range(3):
+        elbo_loss(model(torch.ones(SAMPLES, 1, 3, 3)).sum(), model, num_samples=3).backward()
+    assert len(calls) == 3
+
+
+def test_what_is_foreseen_in_vain_is_not_looked_for_long(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = together(network(), x)
+    model.insert(2, nn.Dropout(0.5))
+    foreseen = []
+    plain = DrawingTogether._foreseen
+
+    def counted(self: DrawingTogether, *arguments: object) -> object:
+        foreseen.append(arguments)
+        return plain(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DrawingTogether, "_foreseen", counted)
+    for _ in range(100):
+        model(x)
+    # Twice as long a pause each time: 2 + 4 + … + 128 > 200 calls of layers.
+    assert len(foreseen) <= 10
+
+
+def test_a_fused_optimizer_changes_the_divergence(x: Tensor) -> None:
+    """It changes parameters without telling torch's version counters."""
+    model = together(network(), x)
+    optimizer = torch.optim.Adam(parameter_groups(model, lr=0.1))
+    for _ in range(2):
+        elbo_loss(model(x).sum(), model, num_samples=3).backward()
+        before = kl_divergence(model)
+        optimizer.step()
+        assert kl_divergence(model).item() == kl_divergence(copy.deepcopy(model)).item() != before.item()
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_checkpoint_of_an_earlier_pass_sees_its_noise_again(x: Tensor, use_reentrant: bool) -> None:
+    def gradients(checkpointed: bool) -> list[Tensor]:
+        model = together(network(), x)
+        torch.manual_seed(9)
+        leaf = x.clone().requires_grad_()
+
+        def forward() -> Tensor:
+            h = model[1](model[0](leaf))
+            if checkpointed:
+                return checkpoint(model[2:], h, use_reentrant=use_reentrant).square().sum()  # type: ignore[no-any-return]
+            return model[2:](h).square().sum()  # type: ignore[no-any-return]
+
+        first, second = forward(), forward()
+        (first + second).backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    for ours, plain in zip(gradients(True), gradients(False), strict=True):
+        # Two passes' gradients in another order of addition.
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_asking_between_two_steps_changes_nothing(x: Tensor) -> None:
+    def steps(ask: bool) -> list[float]:
+        model = network()
+        torch.manual_seed(1)
+        losses = []
+        for k in range(6):
+            if ask and k == 3:
+                kl_divergence(model)
+                copy.deepcopy(model)
+                model.state_dict()
+                model.eval()(x)
+                model.train()
+            model.zero_grad()
+            loss = elbo_loss(model(x).square().mean(), model, num_samples=3)
+            loss.backward()
+            losses.append(loss.item())
+        return losses
+
+    assert steps(ask=True) == steps(ask=False)
 
 
 def test_every_pass_and_every_layer_has_noise_of_its_own(x: Tensor) -> None:
@@ -208,7 +352,7 @@ def test_a_copy_draws_with_its_own_layers_only(
 ) -> None:
     model = together(network(), x)
     other = again(model)
-    assert {layer.team for layer in noise_of(other)}.isdisjoint({layer.team for layer in noise_of(model)})
+    assert all(layer.drawing is None for layer in noise_of(other))
     for _ in range(3):
         other(x).sum().backward()
     assert all(layer.mu.grad is not None and bool(layer.mu.grad.any()) for layer in noise_of(other))
@@ -268,22 +412,18 @@ def test_unusable_parameters_are_an_error_that_names_the_layer(x: Tensor) -> Non
         model(x)
 
 
-def test_layers_that_are_gone_are_not_drawn_for(x: Tensor) -> None:
+def test_layers_that_are_gone_are_not_drawn_for_once_the_divergence_is_taken(x: Tensor) -> None:
     model = together(network(), x)
-    team = noise_of(model)[0].team
-    assert isinstance(team, Team)
     model[4] = nn.Identity()
-    assert team.holds([noise_of(model)[0]])
+    elbo_loss(model(x).sum(), model, num_samples=3).backward()
+    assert drawing_of(model).layers == [noise_of(model)[0]]
     model(x).sum().backward()
 
 
-def test_noise_after_an_evaluation_does_not_depend_on_what_was_before_it(x: Tensor) -> None:
+def test_noise_does_not_depend_on_what_was_before_it(x: Tensor) -> None:
     trained, fresh = together(network(), x), network()
     for _ in range(3):
         trained(x)
-    for model in (trained, fresh):
-        model.eval()
-        model.train()
     torch.manual_seed(11)
     first = recorded(trained, x)
     torch.manual_seed(11)
