@@ -1,4 +1,4 @@
-"""How noise sits on a layer: as a child of its own, applied by a hook. The layer stays what and where it is."""
+"""How noise sits on a layer: as its child, applied by a hook. The layer stays what and where it is."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def attach(
     Parameters
     ----------
     layer : nn.Module
-        It gets a child, `noise` (or `input_noise`, `output_noise` if it has one at the other end already), and
-        a hook.
+        It gets a hook and a child: `noise`, or `input_noise` or `output_noise` if it has noise at the other
+        end already.
     noise : MultiplicativeNoise
         It may sit on several layers.
     before : bool

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = ["forget", "remember", "remembered"]
 
 MOST_BYTES = 1 << 24
-"""Of an example that is kept: a minibatch of small images. Larger ones would hold memory that nobody expects."""
+"""Of an example that is kept: a minibatch of small images. Larger ones would hold memory unexpectedly."""
 
 _ATTRIBUTE = "_bmrs_example"
 

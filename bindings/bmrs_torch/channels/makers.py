@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor, nn
 
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_weighted
 
 if TYPE_CHECKING:
-    from bmrs_torch.channels.network import Network
+    from bmrs_torch.channels.network import FollowedNetwork
 
 __all__ = ["has_weight", "made_by"]
 
@@ -21,8 +22,8 @@ def has_weight(layer: nn.Module) -> bool:
     )
 
 
-def made_by(network: Network, model: nn.Module, noise_name: str) -> str | None:
-    """Name of the last layer, called before a noise layer, whose outputs are what that multiplies, or None."""
+def made_by(network: FollowedNetwork, model: nn.Module, noise_name: str) -> str | None:
+    """Name of the last layer called before a noise layer whose outputs are what that multiplies, or None."""
     if noise_name not in network.gates:
         return None
     roots = network.labels.roots
@@ -32,7 +33,6 @@ def made_by(network: Network, model: nn.Module, noise_name: str) -> str | None:
         layer = model.get_submodule(call.name)
         axis = activation_axis(layer)
         made = call.result[axis] if axis is not None and len(call.result) > 1 else None
-        if made is not None and has_weight(layer) and made.size == wanted.size:
-            if (roots(made.labels) == wanted).all():
-                return call.name
+        if made is not None and has_weight(layer) and np.array_equal(roots(made.labels), wanted):
+            return call.name
     return None

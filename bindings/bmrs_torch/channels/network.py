@@ -68,7 +68,7 @@ class ModuleCall:
 
 
 @dataclass
-class Network:
+class FollowedNetwork:
     """The channels of a network after it was run on an example.
 
     Attributes
@@ -137,7 +137,7 @@ def none_closed(layer: MultiplicativeNoise) -> Bools:
 
 def follow(
     model: nn.Module, example_inputs: Any, *, closed: Closed = masked, probes: Sequence[Probe] = ()
-) -> Network:
+) -> FollowedNetwork:
     """Run a model in evaluation mode and follow its channels; what takes part only in training is run too.
 
     Parameters
@@ -153,9 +153,9 @@ def follow(
 
     Returns
     -------
-    Network
+    FollowedNetwork
     """
-    network = Network()
+    network = FollowedNetwork()
     with in_mode(model, training=False):
         _run(model, example_inputs, network, closed, probes, record=True)
     if any(name not in network.parameters for name, _ in model.named_parameters()):
@@ -184,7 +184,7 @@ def trained(model: nn.Module) -> nn.Module:
 
 
 def _follow_training(
-    model: nn.Module, example_inputs: Any, network: Network, closed: Closed, probes: Sequence[Probe]
+    model: nn.Module, example_inputs: Any, network: FollowedNetwork, closed: Closed, probes: Sequence[Probe]
 ) -> None:
     """Auxiliary heads take part only in training. A model that can't be trained on the example has none."""
     try:
@@ -196,7 +196,7 @@ def _follow_training(
 def _run(
     model: nn.Module,
     example_inputs: Any,
-    network: Network,
+    network: FollowedNetwork,
     closed: Closed,
     probes: Sequence[Probe],
     *,
@@ -233,7 +233,7 @@ def _plain_attention() -> Iterator[None]:
 
 
 @contextmanager
-def _gates(model: nn.Module, trace: Trace, network: Network, closed: Closed) -> Iterator[None]:
+def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Closed) -> Iterator[None]:
     """Noise layers that only open and close, and whose parameters have the labels of what they multiply."""
     layers = {n: m for n, m in model.named_modules() if isinstance(m, MultiplicativeNoise)}
 

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from bmrs_torch.attachment import attachments
 from bmrs_torch.channels.makers import has_weight, made_by
-from bmrs_torch.channels.network import Network, follow, none_closed
+from bmrs_torch.channels.network import FollowedNetwork, follow, none_closed
 from bmrs_torch.layer import MultiplicativeNoise
 
 
@@ -91,23 +91,23 @@ def feeding_layers(
         If a noise layer follows none, or the model has to be followed and there is no example.
     """
     on = {id(a.noise): a.name for a in reversed(attachments(model)) if not a.before and has_weight(a.layer)}
-    network: Network | None = None
+    network: FollowedNetwork | None = None
     found: dict[str, FeedingLayer] = {}
     for name, noise in layers.items():
         feeding = on.get(id(noise))
         if feeding is None:
             if example_inputs is None:
                 raise ValueError(
-                    f"noise layer {name!r} doesn't sit on the output of a layer with weights, so the layer before "
-                    "it has to be found by running the model: give example_inputs, or choose a criterion of the "
-                    "noise, such as 'bmrs_n'"
+                    f"noise layer {name!r} doesn't sit on the output of a layer with weights, so the layer "
+                    "before it has to be found by running the model: give example_inputs, or choose a "
+                    "criterion of the noise, such as 'bmrs_n'"
                 )
             network = network or follow(model, example_inputs, closed=none_closed)
             feeding = made_by(network, model, name)
         if feeding is None:
             raise ValueError(
-                f"before noise layer {name!r} comes no layer with weights for each of its structures; choose a "
-                "criterion of the noise, such as 'bmrs_n'"
+                f"before noise layer {name!r} comes no layer with weights for each of its structures; choose "
+                "a criterion of the noise, such as 'bmrs_n'"
             )
         found[name] = FeedingLayer(feeding, model.get_submodule(feeding), noise.num_structures)
     return found

@@ -186,8 +186,8 @@ def insert_noise(
           Layers on residual streams get none;
         - ``"streams"``: as ``"auto"``, and one noise layer for each residual stream, shared by all layers
           that add to it;
-        - ``"heads"``, ``"neurons"``, ``"heads and neurons"``: of ``"auto"`` the attention heads, the neurons of
-          the linear layers, or both;
+        - ``"heads"``, ``"neurons"``, ``"heads and neurons"``: of ``"auto"`` the attention heads, the neurons
+          of the linear layers, or both;
         - ``"hidden"``: after every hidden layer, removable or not;
         - ``"batchnorm"``: after every BatchNorm, as in the paper's ResNets;
         - ``"blocks"``: after each block of a transformer, as in the paper's ViT, which can't be folded;
@@ -212,8 +212,8 @@ def insert_noise(
     Raises
     ------
     ValueError
-        If no noise could be inserted (the reasons are given), `where` fits no layer, or the model would answer
-        differently with open gates on a layer that `where` names.
+        If no noise could be inserted (the reasons are given), `where` fits no layer, or the model would
+        answer differently with open gates on a layer that `where` names.
     SurgeryError
         If that can't be compared: the model answers differently each time, or with no floating-point numbers.
 
@@ -229,9 +229,8 @@ def insert_noise(
     plan = plan_insertion(model, example_inputs, where=where, must_fold=must_fold)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.passed_over)
     if not plan.placements:
-        raise ValueError(
-            f"no noise could be inserted into {type(model).__name__}: {reasons or 'it calls no layer with weights'}"
-        )
+        reasons = reasons or "it calls no Linear or Conv layer"
+        raise ValueError(f"no noise could be inserted into {type(model).__name__}: {reasons}")
     named = not isinstance(where, str) or ALIASES.get(where, where) not in PRESETS
     changing = [f"{name!r}" for name, reason in plan.passed_over if reason == CHANGES_OPEN]
     if named and changing:

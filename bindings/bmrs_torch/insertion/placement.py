@@ -53,7 +53,7 @@ class InsertionPlan:
         return "\n".join(lines + [f"{name}: none, {reason}" for name, reason in self.passed_over])
 
     def without(self, reasons: Mapping[str, str]) -> InsertionPlan:
-        """The plan without some layers, by name, each with the reason; all places that share noise with one go."""
+        """The plan without some layers, by name and reason, and without those that share their noise."""
         streams = {p.stream: p.name for p in self.placements if p.name in reasons and p.stream}
         gone = {
             p.name: reasons.get(p.name) or reasons[streams[p.stream]]

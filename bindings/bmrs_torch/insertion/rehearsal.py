@@ -1,4 +1,4 @@
-"""What insertion promises, tried on a copy: open gates change nothing, gates can be folded, structures can go."""
+"""What insertion promises, tried on a copy: open gates change nothing, gates fold, structures can go."""
 
 from __future__ import annotations
 

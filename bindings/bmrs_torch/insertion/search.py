@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from bmrs_torch.attachment import attachments, name_for
-from bmrs_torch.channels.network import OUTPUT, ModuleCall, Network, Probe, follow, none_closed, trained
+from bmrs_torch.channels.network import (
+    OUTPUT,
+    FollowedNetwork,
+    ModuleCall,
+    Probe,
+    follow,
+    none_closed,
+    trained,
+)
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 
@@ -53,7 +61,7 @@ class Search:
         self._attached = attachments(model)
         self._count = Counter(call.name for call in self._network.calls)
 
-    def _follow(self, probes: list[Probe]) -> Network:
+    def _follow(self, probes: list[Probe]) -> FollowedNetwork:
         return follow(self._model, self._inputs, closed=none_closed, probes=probes)
 
     def weighted(self) -> dict[str, ModuleCall]:
@@ -141,7 +149,7 @@ class Search:
         axes = call.given if before else call.result
         return axes[axis] if axis is not None and len(axes) > 1 else None
 
-    def _roots(self, network: Network, axis: Axis) -> list[int]:
+    def _roots(self, network: FollowedNetwork, axis: Axis) -> list[int]:
         roots: list[int] = network.labels.roots(axis.labels).tolist()
         return roots
 
@@ -265,7 +273,7 @@ class Search:
         return found, [(name, reason) for (name, _), reason in reasons.items()]
 
 
-def _prevented(network: Network) -> dict[int, str]:
+def _prevented(network: FollowedNetwork) -> dict[int, str]:
     """Why classes of channels wouldn't go, by their representatives."""
     reasons = {
         root: f"no single gate makes its structures 0 where {place!r} takes them"

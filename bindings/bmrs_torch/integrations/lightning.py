@@ -7,12 +7,12 @@ from typing import Any
 from lightning.pytorch import Callback
 from torch import nn
 
-from bmrs_torch.integrations.attachment import Attachment
+from bmrs_torch.integrations.pruner_holder import PrunerHolder
 from bmrs_torch.layer import noise_layers
 
 
-class PruningCallback(Attachment, Callback):
-    """Prunes a LightningModule on schedule while it trains; see :class:`Attachment`.
+class PruningCallback(PrunerHolder, Callback):
+    """Prunes a LightningModule on schedule while it trains; see :class:`PrunerHolder`.
 
     Insert the noise and make the optimizer, of :func:`parameter_groups`, in the module itself; its loss stays
     as it is. How many structures are kept is logged as ``bmrs_kept``. A run that is resumed from a checkpoint
@@ -33,7 +33,7 @@ class PruningCallback(Attachment, Callback):
     """
 
     def __init__(self, **options: Any) -> None:
-        Attachment.__init__(self, **options)
+        PrunerHolder.__init__(self, **options)
         self._loaded: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: nn.Module) -> None:  # noqa: ARG002 Lightning names them

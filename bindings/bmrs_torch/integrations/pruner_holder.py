@@ -9,7 +9,7 @@ from torch import nn
 from bmrs_torch.training.pruner import Pruner
 
 
-class Attachment:
+class PrunerHolder:
     """Holds a :class:`Pruner` for a framework that makes the model, the optimizer and the loss itself.
 
     The divergence isn't added to the loss, which stays the user's, but its gradient to the gradients, just

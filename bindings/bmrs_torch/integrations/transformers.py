@@ -6,11 +6,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from bmrs_torch.integrations.attachment import Attachment
+from bmrs_torch.integrations.pruner_holder import PrunerHolder
 
 
-class PruningCallback(Attachment, TrainerCallback):
-    """Prunes a model on schedule while a Trainer trains it; see :class:`Attachment`.
+class PruningCallback(PrunerHolder, TrainerCallback):
+    """Prunes a model on schedule while a Trainer trains it; see :class:`PrunerHolder`.
 
     Insert the noise before the Trainer is made, and give it an optimizer of :func:`parameter_groups` by its
     argument `optimizers`. The Trainer clips gradients before the divergence's is added. A run that is resumed

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Draw", "NoiseParameters", "UnusableError", "draw", "is_plain", "parameters_of"]
+__all__ = ["Draw", "DrawRefusedError", "NoiseParameters", "draw", "is_plain", "parameters_of"]
 
 
-class UnusableError(ValueError):
+class DrawRefusedError(ValueError):
     """Parameters that the draw refused, by the place of the structure among those of all its layers."""
 
     def __init__(self, structure: int) -> None:
@@ -194,7 +194,7 @@ def draw(
 
     Raises
     ------
-    UnusableError
+    DrawRefusedError
         If a parameter is.
     """
     of = _Layers.of(layers)
@@ -234,13 +234,13 @@ class _Draw(torch.autograd.Function):
         numbers, own_bounds = np.array(seeds, np.int64), of.bounds[drawn[0]]
         bad = noise_cpu.draw_together(values, own_sizes, own_bounds, numbers, theta.numpy(), ctx.by_theta)
         if bad >= 0:
-            raise UnusableError(bad)
+            raise DrawRefusedError(bad)
         if not with_divergence:
             return (theta,)
         ctx.by_kl = np.empty((2, of.values.shape[1]), np.float32)
         kl, kept, bad = noise_cpu.divergence("float32", addresses, sizes, bounds, ctx.by_kl)
         if bad >= 0:
-            raise UnusableError(bad)
+            raise DrawRefusedError(bad)
         by_layer, counts = torch.from_numpy(kl), torch.from_numpy(kept)
         ctx.mark_non_differentiable(counts)
         return theta, by_layer.sum(), by_layer, counts

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bmrs_torch.operation.cpu import raise_unusable
 from bmrs_torch.operation.divergence import Divergence, divergence_of
-from bmrs_torch.operation.draw import Draw, NoiseParameters, UnusableError, draw, is_plain, parameters_of
+from bmrs_torch.operation.draw import Draw, DrawRefusedError, NoiseParameters, draw, is_plain, parameters_of
 from bmrs_torch.operation.multiplicative_noise import SEEDS
 from bmrs_torch.operation.operators import refuse_transforms, scaled
 
@@ -124,7 +124,7 @@ class DrawingTogether:
         with_divergence = len(plain) > 1 and all(plain) and torch.is_grad_enabled()
         try:
             drawn = self._draw_for(seeds, samples, with_divergence=with_divergence)
-        except UnusableError:  # if it is another layer's, that says so when it is called
+        except DrawRefusedError:  # if it is another layer's, that says so when it is called
             seeds = {number: seed}
             drawn = self._draw_alone(number, seed, samples)
         self._drawn, self._ready = drawn, {key: place for place, key in enumerate(seeds.items())}
@@ -145,7 +145,7 @@ class DrawingTogether:
         layer = self.layers[number]
         try:
             return draw([layer], [0], [seed], samples, with_divergence=False)
-        except UnusableError as error:
+        except DrawRefusedError as error:
             mu, log_sigma, _ = parameters_of(layer)
             raise_unusable(mu, log_sigma, error.structure, self._names[number])
 

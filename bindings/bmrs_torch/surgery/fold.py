@@ -19,8 +19,8 @@ __all__ = ["NotFoldableError", "fold", "unfoldable"]
 M = TypeVar("M", bound=nn.Module)
 
 EXACT = 1e-9
-"""Of ‖difference‖ to ‖answer‖ in float64, whose sums differ by some 1e-15 in another order: a million times that,
-and a thousandth of what a wrong factor on a structure that hardly matters would do."""
+"""Of ‖difference‖ to ‖answer‖ in float64: a million times its rounding, and a thousandth of what a wrong factor
+on a structure that hardly matters would do."""
 
 
 class NotFoldableError(ValueError):
@@ -53,10 +53,11 @@ def fold(model: M, example_inputs: Any = None) -> M:
     NotFoldableError
         A ValueError: the factor of a noise layer, which is named, can go nowhere exactly.
     SurgeryError
-        If the folded model answers differently on the example inputs, or the model's answers can't be compared.
+        If the folded model answers differently on the example inputs, or the model's answers can't be
+        compared.
     ValueError
-        If the model has no noise layer, if its parameters are unusable (the layer is named), or if there is no
-        example.
+        If the model has no noise layer, if its parameters are unusable (the layer is named), or if there is
+        no example.
 
     Examples
     --------
@@ -76,8 +77,8 @@ def fold(model: M, example_inputs: Any = None) -> M:
     inputs = remembered(model) if example_inputs is None else example_inputs
     if inputs is None:
         raise ValueError(
-            "example_inputs are needed: folding is verified on them, and only insert_noise leaves some behind; a "
-            "minibatch will do"
+            "example_inputs are needed: folding is verified on them, and only insert_noise leaves some with "
+            "the model; a minibatch will do"
         )
     reference = Reference(model, inputs)
     ways = Ways(model, inputs)
@@ -146,8 +147,8 @@ def _found(model: nn.Module, inputs: Any, ways: Ways) -> tuple[dict[str, Way], d
         else:
             where = " nor into ".join(tried) or "any weights: no layer with weights of its own lies beside it"
             refused[name] = (
-                f"noise layer {name!r} can't be folded: its factor goes exactly neither into {where}; put it where "
-                "a Linear, Conv or BatchNorm layer gives these structures, or only such layers take them"
+                f"noise layer {name!r} can't be folded: its factor goes exactly neither into {where}; put it "
+                "where a Linear, Conv or BatchNorm layer gives these structures, or only such layers take them"
             )
     return found, refused
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from bmrs_torch.channels.network import Network, follow
+from bmrs_torch.channels.network import FollowedNetwork, follow
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Selection:
 
     Parameters
     ----------
-    network : Network
+    network : FollowedNetwork
         As followed with the masked structures closed.
     layers : dict of str to MultiplicativeNoise
         Noise layers by name.
@@ -130,7 +130,7 @@ class Selection:
         Why classes that have masked structures stay.
     """
 
-    def __init__(self, network: Network, layers: dict[str, MultiplicativeNoise]) -> None:
+    def __init__(self, network: FollowedNetwork, layers: dict[str, MultiplicativeNoise]) -> None:
         self.network = network
         self.layers = layers
         self.reasons: dict[int, str] = {}

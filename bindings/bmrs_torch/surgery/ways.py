@@ -1,4 +1,4 @@
-"""Into which weights the factor of a gate can go: what comes before it, or the inputs of all that comes after."""
+"""Into which weights the factor of a gate can go: of what comes before it, or of all that comes after."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bmrs_torch.attachment import Attachment, attachments
 from bmrs_torch.channels.calling import call, in_mode
 from bmrs_torch.channels.makers import has_weight, made_by
-from bmrs_torch.channels.network import Network, follow, none_closed
+from bmrs_torch.channels.network import FollowedNetwork, follow, none_closed
 from bmrs_torch.channels.weights import activation_axis, is_plain, is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.surgery.scaling import scale_inputs, scale_outputs, scale_parameter
@@ -86,14 +86,14 @@ class Ways:
         self._on: dict[int, list[Attachment]] = {}
         for attached in attachments(model):
             self._on.setdefault(id(attached.noise), []).append(attached)
-        self._followed: Network | None = None
+        self._followed: FollowedNetwork | None = None
         uses = Counter(
             id(p) for module in model.modules() for p in module._parameters.values() if p is not None
         )
         self._shared = {key for key, number in uses.items() if number > 1}
 
     @property
-    def _network(self) -> Network:
+    def _network(self) -> FollowedNetwork:
         if self._followed is None:
             self._followed = follow(self._model, self._inputs, closed=none_closed)
         return self._followed
@@ -126,10 +126,10 @@ class Ways:
                 blocks = width // factor.numel() if attached.blocks else 1
                 scale_inputs(layer, factor.repeat_interleave(blocks))
 
-        kinds = " and ".join(
-            f"{'inputs' if a.before else 'outputs'} of {a.name or 'the model'!r}" for a in on
+        ends = [f"{'inputs' if a.before else 'outputs'} of {a.name or 'the model'!r}" for a in on]
+        return Way(
+            f"the {' and '.join(ends)}", tuple(a.name for a in on), apply, all(map(self._is_evident, on))
         )
-        return Way(f"the {kinds}", tuple(a.name for a in on), apply, all(map(self._is_evident, on)))
 
     def _is_evident(self, attached: Attachment) -> bool:
         layer = attached.layer
@@ -183,7 +183,7 @@ class Ways:
         return self._network.labels.roots(labels)
 
     def _tied(self, name: str) -> Iterator[Way]:
-        """Half of it, on the logarithmic scale, into each end of weights that are used at both, transposed."""
+        """Its square root into weights that are used at both ends, as in an autoencoder with tied weights."""
         if name not in self._network.gates:
             return
         places = self._places(name)
@@ -208,7 +208,7 @@ class Ways:
 
 
 def test_factors(layer: MultiplicativeNoise) -> Tensor:
-    """Factors from 0.3 to 0.9, one for each structure, to try a way with: wrong ways then are wrong by much."""
+    """Factors from 0.3 to 0.9 for each structure, to try a way with: wrong ways are wrong by much then."""
     generator = torch.Generator().manual_seed(layer.num_structures)
     factors = 0.3 + 0.6 * torch.rand(layer.num_structures, dtype=torch.float64, generator=generator)
     return factors.to(layer.mu.device)
@@ -243,9 +243,7 @@ def _scale_inputs_of(readers: dict[str, Ints], model: nn.Module, factor: Tensor)
 def _picked(factor: Tensor, index: Ints) -> Tensor:
     """The factor of each entry by the structure that it belongs to; 1 for those that belong to none (−1)."""
     places = torch.as_tensor(index, device=factor.device)
-    return torch.where(
-        places >= 0, factor[places.clamp_min(0)], torch.ones((), dtype=factor.dtype, device=factor.device)
-    )
+    return torch.where(places >= 0, factor[places.clamp_min(0)], 1.0)
 
 
 @torch.no_grad()

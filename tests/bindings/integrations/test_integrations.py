@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bmrs_torch import Pruner, Schedule, default_kl_weight, insert_noise, noise_layers, parameter_groups
-from bmrs_torch.integrations.attachment import Attachment
+from bmrs_torch.integrations.pruner_holder import PrunerHolder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves; not ours to mend
 
@@ -63,7 +63,7 @@ def by_hand(epochs: int) -> nn.Module:
 def test_the_gradient_of_the_penalty_is_what_the_loss_would_have_given() -> None:
     x, y = data().tensors
     model = insert_noise(network())
-    attached = Attachment(**OPTIONS)
+    attached = PrunerHolder(**OPTIONS)
     attached.attach(model)
     torch.manual_seed(5)
     F.cross_entropy(model(x), y).backward()
@@ -82,15 +82,15 @@ def test_the_gradient_of_the_penalty_is_what_the_loss_would_have_given() -> None
 
 def test_without_a_weight_a_callback_has_the_default_of_the_objective() -> None:
     options = {name: value for name, value in OPTIONS.items() if name != "kl_weight"}
-    attached = Attachment(**options | {"num_samples": 60_000})
+    attached = PrunerHolder(**options | {"num_samples": 60_000})
     assert attached.attach(insert_noise(network())).kl_weight == default_kl_weight(60_000)
 
 
 def test_shrinking_is_left_to_loops_of_ones_own() -> None:
     with pytest.raises(ValueError, match="shrink=True is for training loops of one's own"):
-        Attachment(**OPTIONS, shrink=True)
+        PrunerHolder(**OPTIONS, shrink=True)
     with pytest.raises(RuntimeError, match="it has not begun"):
-        Attachment(**OPTIONS).pruner  # noqa: B018 reading it is what is tested
+        PrunerHolder(**OPTIONS).pruner  # noqa: B018 reading it is what is tested
 
 
 class TestLightning:
