@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bmrs_core.backends import numba_elementary
 from bmrs_core.backends.clone import clone_formulas, scalar_constants, source_digest
 from bmrs_core.backends.formula import FORMULAS
+from bmrs_core.backends.machine_code import compiled
 from bmrs_core.backends.numba_elementary import ELEMENTARY, FAST
 from bmrs_core.formulas.constants import FLOAT64_RULES
 
@@ -288,5 +289,5 @@ def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
     }
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__
-    clone.__qualname__ = f"{name}_{source_digest(sys.modules[__name__], numba_elementary)}"
-    return njit(cache=True, nogil=True, error_model="numpy")(clone)
+    sources = source_digest(sys.modules[__name__], numba_elementary)
+    return compiled(clone, name="loop", sources=sources, nogil=True, error_model="numpy")

@@ -9,19 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import njit
-
 from bmrs_core.backends import numba_elementary, numba_kernels
 from bmrs_core.backends.clone import source_digest
+from bmrs_core.backends.machine_code import compiled
 
 __all__ = ["cached_njit"]
 
 
 @functools.cache
 def _digest() -> str:
-    """A hash of the formulas and of all of this package that Numba compiles."""
+    """A hash of the formulas and of all of this package that Numba compiles or takes constants from."""
     digest = hashlib.sha256(source_digest(numba_elementary, numba_kernels).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in sorted([*here.glob("*.py"), *here.parent.glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -43,7 +43,5 @@ def cached_njit(
     namespace = {**function.__globals__, **names}
     clone = types.FunctionType(function.__code__, namespace, function.__name__)
     clone.__module__ = function.__module__
-    clone.__qualname__ = f"{function.__name__}_{name}_{_digest()}"
-    types_of_arguments = [] if signature is None else [signature]
-    options = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    return njit(*types_of_arguments, **options)(clone)
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    return compiled(clone, name=name, sources=_digest(), signature=signature, **options)
