@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from bmrs_core.arrays import Array, ArrayLike, collect
 from bmrs_core.checks import require, require_finite, require_posterior, require_scale
 from bmrs_core.evaluation import Out, evaluate
-from bmrs_core.formulas.nodes import T10, T24, W10, W24
 
 __all__ = ["delta_f", "delta_f_gaussian"]
 
@@ -22,7 +21,12 @@ NORMALISATION = 1e-6
 # The search for the peak: 256 cells, zoomed in 8 times by a factor of 128, reaches the spacing of floats.
 GRID = 257
 REFINEMENTS = 8
-HALVINGS = 45
+# About a thousand points a panel before tanh-sinh may take two levels that agree for the answer, and until
+# they agree to about 3 eps: the default, 2e-12, is more than the tests allow.
+LEVELS = 6
+LOG_RTOL = -35.0
+# For -inf, which makes NaN of a panel that has nothing else.
+NOTHING = -1e300
 
 
 def delta_f(
@@ -65,8 +69,8 @@ def delta_f(
     Notes
     -----
     Paper Eq. 6, log E_reduced[q / p] = log of the integral of (log_b - log_a) q(x) p~(x), by
-    Gauss-Legendre on panels that shrink geometrically towards the integrand's peak, the posterior's
-    mode and the points given.
+    tanh-sinh quadrature (scipy.integrate.tanhsinh) between the bounds, the integrand's peak, the
+    posterior's mode and the points given; about 10 ms an element.
 
     Examples
     --------
@@ -98,7 +102,14 @@ def _delta_f(
         return np.nan, np.nan
 
     def prior(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.broadcast_to(np.asarray(density(x), dtype=np.float64), x.shape)
+        values = np.broadcast_to(np.asarray(density(x), dtype=np.float64), x.shape)
+        wrong = ~(values < np.inf)
+        if wrong.any():  # tanh-sinh would pass them over
+            raise ValueError(
+                f"reduced_log_density must be a number or -inf on [{a}, {b}], got {values[wrong][0]} at "
+                f"{x[wrong][0]}: a prior has a density, not too large for a float64, everywhere"
+            )
+        return values
 
     def posterior(x: NDArray[np.float64]) -> NDArray[np.float64]:
         arguments = collect({"x": x, "mu": mu, "sigma": sigma, "log_a": a, "log_b": b})
@@ -106,8 +117,6 @@ def _delta_f(
         return np.asarray(prior(x) + log_q + np.log(b - a))
 
     total, _ = _log_integral(prior, a, b, marks)
-    if np.isnan(total):
-        raise ValueError(f"reduced_log_density must be a number or -inf on [{a}, {b}], got NaN")
     if not abs(total) < NORMALISATION:
         raise ValueError(
             f"reduced_log_density must integrate to 1 over [{a}, {b}], got exp({total:.6g}): Delta F "
@@ -125,21 +134,24 @@ def _log_integral(
 ) -> tuple[float, float]:
     """Return the log of the integral of exp(log_density) over [a, b] and an estimate of its error.
 
-    Gauss-Legendre of 24 points on every panel; the error is the difference from 10 points.
+    Tanh-sinh quadrature on panels between the peak and the marks.
     """
-    peaks = np.append(marks[(marks >= a) & (marks <= b)], _peak(log_density, a, b))
-    edges = _panels(a, b, peaks)
-    width = np.diff(edges)
-    fine_x = edges[:-1, None] + width[:, None] * np.array(T24)
-    coarse_x = edges[:-1, None] + width[:, None] * np.array(T10)
-    fine, coarse = (log_density(x.ravel()).reshape(x.shape) for x in (fine_x, coarse_x))
-    top = float(max(fine.max(), coarse.max()))
-    if not np.isfinite(top):
-        return top, 0.0
-    fine_parts = width * (np.exp(fine - top) @ np.array(W24))
-    coarse_parts = width * (np.exp(coarse - top) @ np.array(W10))
-    total = float(fine_parts.sum())
-    return float(np.log(total)) + top, float(abs(fine_parts - coarse_parts).sum()) / total
+    from scipy.integrate import tanhsinh
+    from scipy.special import logsumexp
+
+    def panel(offset: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
+        x = start + offset
+        return np.maximum(log_density(x.ravel()), NOTHING).reshape(x.shape)
+
+    peak = _peak(log_density, a, b)
+    edges = np.unique(np.concatenate([[a, b, peak], marks[(marks >= a) & (marks <= b)]]))
+    # In offsets from a panel's start: scipy's own nodes close to a bound far from 0 are rounded all to one
+    # side, which costs 4e-12 nats of a peak there.
+    found = tanhsinh(panel, 0.0, np.diff(edges), args=(edges[:-1],), log=True, rtol=LOG_RTOL, minlevel=LEVELS)
+    total = float(logsumexp(found.integral.real))
+    if total < NOTHING / 2:
+        return -np.inf, 0.0
+    return total, float(np.exp(logsumexp(found.error.real) - total))
 
 
 def _peak(log_density: Callable[[NDArray[np.float64]], NDArray[np.float64]], a: float, b: float) -> float:
@@ -152,13 +164,6 @@ def _peak(log_density: Callable[[NDArray[np.float64]], NDArray[np.float64]], a: 
         peak = float(grid[best])
         low, high = grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)]
     return peak
-
-
-def _panels(a: float, b: float, peaks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return edges that shrink geometrically towards every peak, down to the spacing of floats."""
-    steps = (b - a) * 2.0 ** -np.arange(1.0, HALVINGS)
-    edges = np.concatenate([[a, b], peaks, *(peak + np.append(-steps, steps) for peak in peaks)])
-    return np.unique(edges[(edges >= a) & (edges <= b)])
 
 
 def delta_f_gaussian(

@@ -157,7 +157,7 @@ def elbo_loss(
     counts = _counts(layers, num_structures)
     # Inside a compiled graph it is a constant anyway.
     shares = (_shares if torch.compiler.is_compiling() else _shares_on)(counts, kl.values.device)
-    mean_of_means = torch.dot(kl.values, shares)
+    mean_of_means = (kl.values * shares).sum()
     return torch.add(nll_mean, mean_of_means.to(nll_mean.dtype), alpha=weight)
 
 

@@ -104,6 +104,18 @@ def test_a_density_over_theta_is_refused() -> None:
         bmrs_core.delta_f(lambda x: density(x) - x, -3.0, 0.5)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_density_that_is_no_number_somewhere_is_refused(value: float) -> None:
+    density = truncated_normal(-1.0, 0.5, -20.0, 0.0)
+    with pytest.raises(ValueError, match=rf"a number or -inf on \[-20.0, 0.0\], got {value} at -20"):
+        bmrs_core.delta_f(lambda x: np.where(x < -18.0, value, density(x)), -3.0, 0.5, points=[-18.0])
+
+
+def test_a_density_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"integrate to 1 .*got exp\(-inf\)"):
+        bmrs_core.delta_f(lambda x: np.full(x.shape, -np.inf), -3.0, 0.5)
+
+
 def test_tensors_are_refused() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="NumPy"):

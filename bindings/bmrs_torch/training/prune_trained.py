@@ -174,13 +174,10 @@ def _number_of_samples(batches: Iterable[Any]) -> int:
         ) from error
 
 
-def _has_noise(model: nn.Module) -> bool:
-    return any(isinstance(module, MultiplicativeNoise) for module in model.modules())
-
-
 def _with_noise(model: nn.Module, example_inputs: Any) -> nn.Module:
     noisy = copy.deepcopy(model)
-    return noisy if _has_noise(noisy) else insert_noise(noisy, example_inputs)
+    has_noise = any(isinstance(module, MultiplicativeNoise) for module in noisy.modules())
+    return noisy if has_noise else insert_noise(noisy, example_inputs)
 
 
 @contextlib.contextmanager

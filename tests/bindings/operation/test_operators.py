@@ -106,12 +106,13 @@ def test_a_compiled_training_step_equals_the_eager_one(backend: str) -> None:
 
 
 @BACKENDS
+@pytest.mark.parametrize("kl_scale", ["elbo", "published"])
 @pytest.mark.usefixtures("_fresh_compiler")
-def test_a_compiled_objective_equals_the_eager_one(backend: str) -> None:
+def test_a_compiled_objective_equals_the_eager_one(backend: str, kl_scale: Any) -> None:
     model, x = net(), normal(6, 1, 6, 6)
 
     def loss(x: Tensor) -> Tensor:
-        return elbo_loss(model(x).square().mean(), model, num_samples=10)
+        return elbo_loss(model(x).square().mean(), model, num_samples=10, kl_scale=kl_scale)
 
     compiled = step(torch.compile(loss, fullgraph=True, backend=backend), model, x)
     torch.testing.assert_close(compiled, step(loss, model, x), rtol=1e-5, atol=1e-6)  # as above
