@@ -68,7 +68,7 @@ def prune_trained(
     The weights stay as they are, and so do dropout and the statistics of BatchNorm: the network runs as in
     evaluation, but for the noise. In a loop of one's own this is::
 
-        noisy = insert_noise(copy.deepcopy(model)).eval().requires_grad_(False)
+        noisy = insert_noise(copy.deepcopy(model), x).eval().requires_grad_(False)
         for layer in noise_layers(noisy).values():
             layer.train().requires_grad_(True)
         optimizer = torch.optim.Adam([p for p in noisy.parameters() if p.requires_grad], lr=0.05)
@@ -139,8 +139,9 @@ def prune_trained(
         raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
     check_rule(criterion, rule_options)
     total = _number_of_samples(batches) if num_samples is None else num_samples
-    noisy = _with_noise(model)
     first, stream = _peek(batches, steps)
+    inputs = _inputs_of(first) if example_inputs is None else example_inputs
+    noisy = _with_noise(model, inputs)
     with _noise_alone_learns(noisy):
         losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=kl_weight)
     if len(losses) < steps:
@@ -149,7 +150,6 @@ def prune_trained(
             "give a list or a DataLoader, not an iterator",
             stacklevel=2,
         )
-    inputs = _inputs_of(first) if example_inputs is None else example_inputs
     coupled = {} if rule_options.get("coupling") is None else {"example_inputs": inputs}
     decision = prune(noisy, criterion, **rule_options, **coupled)
     if not decision.pruned_now:
@@ -177,10 +177,10 @@ def _has_noise(model: nn.Module) -> bool:
     return any(isinstance(module, MultiplicativeNoise) for module in model.modules())
 
 
-def _with_noise(model: nn.Module) -> nn.Module:
+def _with_noise(model: nn.Module, inputs: Any) -> nn.Module:
     noisy = copy.deepcopy(model)
     has_noise = any(isinstance(module, MultiplicativeNoise) for module in noisy.modules())
-    return noisy if has_noise else insert_noise(noisy)
+    return noisy if has_noise else insert_noise(noisy, inputs)
 
 
 @contextlib.contextmanager
