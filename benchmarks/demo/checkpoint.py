@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.demo.network import FULL_WIDTHS, LeNet5
+from benchmarks.demo.network import FULL_WIDTHS, LeNet5, example_images
 from benchmarks.demo.training import EpochRecord, Run, Settings, noise_optimizer, plain_optimizer, widths_of
 from bmrs_torch import insert_noise
 
@@ -79,7 +79,7 @@ def load_checkpoint(path: Path, data_name: str) -> Run:
 def _rebuild(content: dict[str, Any], settings: Settings) -> tuple[nn.Module, torch.optim.Optimizer]:
     model: nn.Module = LeNet5(tuple(content["widths"]))
     if content["phase"] == "prune":
-        model = insert_noise(model)
+        model = insert_noise(model, example_images())
     model.load_state_dict(content["model"])
     optimizer = (
         noise_optimizer(model, settings) if content["phase"] == "prune" else plain_optimizer(model, settings)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.demo.data import ImageData
-from benchmarks.demo.network import LeNet5, lenet_parameters
+from benchmarks.demo.network import LeNet5, example_images, lenet_parameters
 from bmrs_torch import compact, elbo_loss, fold, insert_noise, noise_layers, parameter_groups, prune
 
 PHASES = ("baseline", "prune", "finetune", "done")
@@ -115,7 +115,7 @@ def run_epoch(run: Run, data: ImageData, report: Report) -> EpochRecord:
     record = EpochRecord(run.phase, run.epoch, accuracy, widths_of(run.model))
     run.history.append(record)
     while run.phase != "done" and run.epoch >= run.settings.epochs_of(run.phase):
-        _next_phase(run)
+        _next_phase(run, data)
     return record
 
 
@@ -153,17 +153,17 @@ def _prune_and_shrink(run: Run, data: ImageData) -> None:
         run.model = compact(run.model, examples, optimizer=run.optimizer)
 
 
-def _next_phase(run: Run) -> None:
+def _next_phase(run: Run, data: ImageData) -> None:
     finished = run.phase
     run.phase, run.epoch = PHASES[PHASES.index(finished) + 1], 0
     if finished == "baseline":
         assert isinstance(run.model, LeNet5)
         run.baseline = run.model.eval()
         torch.manual_seed(run.settings.seed)
-        run.model = insert_noise(LeNet5())
+        run.model = insert_noise(LeNet5(), example_images())
         run.optimizer = noise_optimizer(run.model, run.settings)
     elif finished == "prune":
-        run.model = fold(run.model)
+        run.model = fold(run.model, data.train_images[:_EXAMPLES_TO_COMPARE])
         run.optimizer = plain_optimizer(run.model, run.settings)
 
 

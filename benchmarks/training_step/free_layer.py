@@ -95,10 +95,10 @@ class FreeNoise(nn.Module):
         return x * theta.view(tuple(n if i in (0, axis) else 1 for i, n in enumerate(x.shape)))
 
 
-def insert_free_noise(model: nn.Module) -> nn.Module:
+def insert_free_noise(model: nn.Module, images: Tensor) -> nn.Module:
     """Put free noise where the package's goes."""
     layers = []
-    for placement in placements(model):
+    for placement in placements(model, images):
         noise = FreeNoise(placement.num_structures, placement.axis)
         model.set_submodule(placement.name, nn.Sequential(model.get_submodule(placement.name), noise))
         layers.append(noise)

@@ -32,9 +32,9 @@ class NaiveNoise(nn.Module):
         return naive.noise(x, self.mu, self.log_sigma, tuple(x.shape), self.axis % x.ndim)
 
 
-def insert_naive_noise(model: nn.Module) -> nn.Module:
+def insert_naive_noise(model: nn.Module, images: Tensor) -> nn.Module:
     """Put naive noise where the package's goes."""
-    for placement in placements(model):
+    for placement in placements(model, images):
         layer = model.get_submodule(placement.name)
         noise = NaiveNoise(placement.num_structures, placement.axis)
         model.set_submodule(placement.name, nn.Sequential(layer, noise))

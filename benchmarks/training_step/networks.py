@@ -37,6 +37,10 @@ class Network:
     without: float
     with_noise: float
 
+    def blank_images(self) -> torch.Tensor:
+        """Two images, for what only has to see how the network is made."""
+        return torch.zeros(2, *self.image)
+
     @property
     def paper_ratio(self) -> float:
         """Step with noise over step without, in the paper."""

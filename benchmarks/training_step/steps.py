@@ -134,8 +134,8 @@ def _ours(nll_mean: Tensor, model: nn.Module) -> Tensor:
     return elbo_loss(nll_mean, model, num_samples=TRAINING_SET)
 
 
-VARIANTS: dict[str, tuple[Callable[[nn.Module], nn.Module], Loss]] = {
-    WITHOUT: (lambda model: model, lambda nll_mean, _: nll_mean),
+VARIANTS: dict[str, tuple[Callable[[nn.Module, Tensor], nn.Module], Loss]] = {
+    WITHOUT: (lambda model, _: model, lambda nll_mean, _: nll_mean),
     OURS: (insert_ours, _ours),
     FREE: (insert_free_noise, lambda nll_mean, model: free_loss(nll_mean, model, TRAINING_SET)),
     NAIVE: (insert_naive_noise, naive_loss),
@@ -146,7 +146,7 @@ def make_step(name: str, network: Network, adam: Adam, seed: int, device: torch.
     """Make one variant's step; all start from the same weights."""
     insert, loss = VARIANTS[name]
     torch.manual_seed(seed)
-    model = insert(network.build()).to(device).train()
+    model = insert(network.build(), network.blank_images()).to(device).train()
     groups = parameter_groups(model, LEARNING_RATE) if adam.groups and name == OURS else None
     if adam.groups and name == FREE:
         noise = [p for key, p in model.named_parameters() if key.endswith(("mu", "log_sigma"))]

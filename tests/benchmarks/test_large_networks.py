@@ -24,11 +24,11 @@ def test_they_have_as_many_parameters_as_published() -> None:
 
 
 def test_noise_follows_every_batch_norm_and_every_block() -> None:
-    with torch.device("meta"):
-        resnet, vit = ResNet50(10), ViT(10)
+    resnet, vit = ResNet50(10, 4), ViT(10, width=24, depth=3, heads=3, image=32)
+    x = torch.zeros(2, 3, 32, 32)
     normalizations = [m.num_features for m in resnet.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert sorted(p.num_structures for p in placements(resnet)) == sorted(normalizations)
-    assert [(p.num_structures, p.axis) for p in placements(vit)] == 12 * [(768, 2)]
+    assert sorted(p.num_structures for p in placements(resnet, x)) == sorted(normalizations)
+    assert [(p.num_structures, p.axis) for p in placements(vit, x)] == 3 * [(24, 2)]
 
 
 SMALL = {
@@ -40,9 +40,9 @@ SMALL = {
 @pytest.mark.parametrize("key", SMALL)
 @pytest.mark.parametrize("insert", [insert_ours, insert_naive_noise])
 def test_both_kinds_of_noise_go_where_they_belong(key: str, insert: type) -> None:
-    model = SMALL[key].build()
-    wanted = [p.num_structures for p in placements(model)]
-    noisy = insert(model)
+    model, x = SMALL[key].build(), SMALL[key].blank_images()
+    wanted = [p.num_structures for p in placements(model, x)]
+    noisy = insert(model, x)
     found = [p.numel() for name, p in noisy.named_parameters() if name.endswith(".mu")]
     assert sorted(found) == sorted(wanted)
 
@@ -57,4 +57,4 @@ def test_a_step_passes_its_check(key: str, name: str) -> None:
 def test_the_paper_ratios_are_those_it_prints() -> None:
     assert [round(network.paper_ratio, 2) for network in LARGE_NETWORKS.values()] == [6.9, 1.35]
     assert BATCH == 32
-    assert noise_layers(insert_ours(SMALL["vit"].build()))
+    assert noise_layers(insert_ours(SMALL["vit"].build(), SMALL["vit"].blank_images()))

@@ -54,7 +54,7 @@ NETWORKS = {"mlp": mlp, "lenet5": LeNet5, "conv_with_norm": conv_with_norm}
 def noisy(name: str, seed: int = 0) -> nn.Module:
     """A network with noise whose every parameter is random and whose BatchNorm statistics are too."""
     torch.manual_seed(seed)
-    model = insert_noise(NETWORKS[name]())
+    model = insert_noise(NETWORKS[name](), images(2))
     with torch.no_grad():
         model.train()(images(64))
         for layer in noise_layers(model).values():

@@ -21,7 +21,8 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def net() -> nn.Module:
     torch.manual_seed(1)
     return insert_noise(
-        nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2))
+        nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU(), nn.Linear(5, 2)),
+        torch.ones(2, 6),
     )
 
 

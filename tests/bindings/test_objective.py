@@ -197,7 +197,7 @@ def test_parameters_that_are_not_finite_are_an_error_naming_the_layer() -> None:
 
 
 def test_noise_learns_faster_than_the_weights() -> None:
-    model = insert_noise(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    model = insert_noise(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 3))
     weights, noise = parameter_groups(model, 0.01)
     assert (weights["lr"], noise["lr"]) == (0.01, 0.1)
     assert {id(p) for p in weights["params"]} | {id(p) for p in noise["params"]} == {
@@ -210,7 +210,7 @@ def test_noise_learns_faster_than_the_weights() -> None:
 
 
 def test_frozen_parameters_are_left_out_of_the_groups() -> None:
-    model = insert_noise(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    model = insert_noise(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(2, 3))
     model[2].requires_grad_(False)  # type: ignore[index]
     assert [len(group["params"]) for group in parameter_groups(model, 0.01)] == [2, 2]
 

@@ -71,7 +71,7 @@ def test_shrunk_and_folded_answer_as_masked(name: str) -> None:
         masked = answers(*exact(model, unseen))
         # In float64 nothing but sums in another order is between them.
         assert difference(masked, answers(*exact(smaller, unseen))) <= (1e-9 if zoo.has_float64 else 1e-5)
-        folded = fold(smaller)
+        folded = fold(smaller, inputs)
         # Folded weights are rounded to float32 once more; deep networks magnify that.
         assert difference(masked, answers(*exact(folded, unseen))) <= RELATIVE_TOLERANCE
         assert not any(type(m).__module__.startswith("bmrs") for m in folded.modules())

@@ -50,7 +50,8 @@ def test_resnet_with_noise_after_every_norm_loses_what_all_gates_of_a_stream_agr
         warnings.simplefilter("ignore", UserWarning)
         smaller = compact(model, x)
     assert (
-        relative_difference(model, fold(smaller), ARCHITECTURES["resnet18"].inputs(1)) <= RELATIVE_TOLERANCE
+        relative_difference(model, fold(smaller, x), ARCHITECTURES["resnet18"].inputs(1))
+        <= RELATIVE_TOLERANCE
     )
 
 
@@ -71,7 +72,7 @@ def test_resnet_streams_with_one_shared_noise_layer_shrink() -> None:
     assert len(noise_layers(model)) == 8 + 4
     randomize(model, seed=1)
     mask(model, 0.5)
-    folded: Any = fold(compact(model, x))
+    folded: Any = fold(compact(model, x), x)
     assert relative_difference(model, folded, ARCHITECTURES["resnet18"].inputs(1)) <= RELATIVE_TOLERANCE
     assert folded.get_submodule("fc").in_features < 400
 
@@ -88,7 +89,7 @@ def test_the_papers_block_output_is_kept_with_the_reason_and_not_folded(name: st
     assert plan.removed == 0
     assert "LayerNorm normalises over the structures" in str(plan)
     with pytest.raises(NotFoldableError):
-        fold(model)
+        fold(model, x)
 
 
 @pytest.mark.parametrize(("name", "heads"), [("bert", 2), ("gpt2", 2), ("timm vit", 2), ("llama", 2)])

@@ -41,9 +41,7 @@ def coupled_gates(model: nn.Module, example_inputs: Any) -> list[dict[str, tuple
     >>> import torch
     >>> from torch import nn
     >>> from bmrs_torch import coupled_gates, insert_noise
-    >>> model = insert_noise(
-    ...     nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2)), torch.ones(2, 4)
-    ... )
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2)), torch.ones(2, 4))
     >>> coupled_gates(model, torch.ones(2, 4))
     [{'0.noise': (0,)}, {'0.noise': (1,)}]
     """

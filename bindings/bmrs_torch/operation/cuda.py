@@ -31,7 +31,7 @@ def noise_forward(
     """Y = x·θ·mask, with the memory layout of `x`."""
     if x.dtype == torch.float64:
         return reference_forward(x, mu, log_sigma, mask, seed, layout)
-    noise_gpu = _kernels("noise_gpu")
+    noise_gpu = _kernels("noise")
 
     walked, y, found = _walked_forward(x, layout)
     if x.numel():
@@ -55,7 +55,7 @@ def noise_backward(
     """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted."""
     if x.dtype == torch.float64:
         return reference_backward(dy, x, mu, log_sigma, mask, seed, layout, want_dx)
-    noise_gpu = _kernels("noise_gpu")
+    noise_gpu = _kernels("noise")
 
     dy, walked, dx, found = _walked_backward(dy, x, layout, want_dx)
     gradients = mu.new_empty((2, mu.numel()), dtype=torch.float32)
@@ -81,7 +81,7 @@ def divergence(
 
     Each structure's are computed in float32, and NaN where its parameters are unusable; the sums are float64.
     """
-    parameters_gpu = _kernels("parameters_gpu")
+    parameters_gpu = _kernels("parameters")
 
     mu, log_sigma, mask = (torch.cat([p.detach().float() for p in tensors]) for tensors in parameters)
     sizes = tuple(p.numel() for p in parameters[0])
@@ -103,7 +103,7 @@ def weighted(gradients: Tensor, weights: Tensor, sizes: tuple[int, ...]) -> Tens
 
 def noise_mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float, *, gradients: bool) -> Tensor:
     """E[θ] of each structure, or its derivatives by mu and log sigma, (2, structures); float64."""
-    parameters_gpu = _kernels("parameters_gpu")
+    parameters_gpu = _kernels("parameters")
 
     first, second = as_arithmetic(torch.float32, mu.detach(), log_sigma.detach())
     out = first.new_empty((2, mu.numel()) if gradients else (mu.numel(),))
@@ -125,7 +125,7 @@ def _places(
 def _kernels(name: str) -> ModuleType:
     """A module of bmrs_kernels that needs Triton: imported when first needed, as not everyone has it."""
     try:
-        return importlib.import_module(f"bmrs_kernels.{name}")
+        return importlib.import_module(f"bmrs_kernels.gpu.{name}")
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise

@@ -82,7 +82,7 @@ def compact(
     >>> import torch
     >>> from torch import nn
     >>> from bmrs_torch import compact, insert_noise
-    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4))
     >>> model[0].noise.mask[1] = 0
     >>> compact(model, torch.ones(2, 4))[2]
     Linear(in_features=2, out_features=2, bias=True)

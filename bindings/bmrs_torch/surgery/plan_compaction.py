@@ -100,9 +100,7 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     >>> import torch
     >>> from torch import nn
     >>> from bmrs_torch import insert_noise, plan_compaction
-    >>> model = insert_noise(
-    ...     nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4)
-    ... )
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4))
     >>> model[0].noise.mask[1] = 0
     >>> print(plan_compaction(model, torch.ones(2, 4)))
     0.noise: remove 1 of 3

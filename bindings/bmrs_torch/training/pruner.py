@@ -81,7 +81,7 @@ class Pruner:
     >>> from torch import nn
     >>> from bmrs_torch import Pruner, insert_noise, parameter_groups
     >>> x, y = torch.ones(8, 4), torch.zeros(8, dtype=torch.long)
-    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
     >>> optimizer = torch.optim.Adam(parameter_groups(model, lr=0.01))
     >>> pruner = Pruner(model, optimizer, num_samples=8, criterion="l2", amount=0.34)
     >>> for epoch in range(2):

@@ -144,7 +144,7 @@ def test_coupled_structures_never_all_go(coupling: Any) -> None:
 
 
 def test_a_global_amount_takes_the_lowest_of_all_layers() -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     prune(model, "l2", amount=0.4, scope="global")
     weights = [model.get_parameter(f"{name[0]}.layer.weight") for name in noise_layers(model)]
     norms = np.concatenate([w.detach().double().norm(dim=1).numpy() for w in weights])
@@ -156,7 +156,7 @@ def test_a_global_amount_takes_the_lowest_of_all_layers() -> None:
 
 @pytest.mark.parametrize("criterion", ["bmrs_n", "snr", "random"])
 def test_every_criterion_takes_an_amount(criterion: str) -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     hopeless(model, "1.noise", [4, 7])
     report = prune(model, criterion, amount=0.2)
     assert [layer.kept.size - layer.num_kept for layer in report.layers] == [4, 3]
@@ -166,7 +166,7 @@ def test_every_criterion_takes_an_amount(criterion: str) -> None:
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_an_amount_leaves_each_layer_its_best_structure(scope: Any) -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     hopeless(model, "3.noise", list(range(15)))
     with torch.no_grad():
         noise_layers(model)["3.noise"].mu[6] = -10.0
@@ -178,7 +178,7 @@ def test_an_amount_leaves_each_layer_its_best_structure(scope: Any) -> None:
 
 
 def test_a_global_amount_is_met_where_a_layer_is_spared() -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     hopeless(model, "3.noise", list(range(15)))
     report = prune(model, "bmrs_n", amount=15 / 35, scope="global")
     assert [layer.num_kept for layer in report.layers] == [19, 1]

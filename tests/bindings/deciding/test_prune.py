@@ -12,7 +12,7 @@ from torch import nn
 
 from bmrs_core import delta_f_normal, delta_f_uniform, mean, snr
 from bmrs_torch import HALF_LOG_2PI, MultiplicativeNoise, insert_noise, kl_divergence, noise_layers, prune
-from tests.bindings.networks import hopeless, mlp
+from tests.bindings.networks import hopeless, images, mlp
 
 
 def layer_with(mu: list[float], log_sigma: list[float], **options: Any) -> MultiplicativeNoise:
@@ -80,7 +80,7 @@ def test_structures_the_data_say_nothing_about_need_the_tolerance() -> None:
 
 
 def test_l2_prunes_the_smallest_weights_of_each_layer_up_to_the_amount() -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     for name, amount in (("1", 0.25), ("3", 0.6)):
         layer = model.get_submodule(f"{name}.layer")
         noise = noise_layers(model)[f"{name}.noise"]
@@ -123,7 +123,7 @@ def test_a_layer_keeps_its_best_structure(criterion: str, options: dict[str, Any
 
 
 def test_the_report_reads_well() -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     hopeless(model, "3.noise", [2, 5])
     assert str(prune(model)).splitlines() == [
         "prune where ΔF_N ≥ -0.9189: 2 pruned",
@@ -137,7 +137,7 @@ def test_the_report_reads_well() -> None:
 def test_parameters_that_are_not_finite_are_an_error_and_nothing_is_pruned(
     parameter: str, value: float
 ) -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     hopeless(model, "1.noise", [0])
     with torch.no_grad():
         getattr(noise_layers(model)["3.noise"], parameter)[4] = value
@@ -168,7 +168,7 @@ def test_parameters_that_are_not_finite_are_an_error_and_nothing_is_pruned(
 )
 def test_bad_options_are_refused(criterion: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        prune(insert_noise(mlp()), criterion, **options)
+        prune(insert_noise(mlp(), images(2)), criterion, **options)
 
 
 def test_a_model_without_noise_is_an_error() -> None:

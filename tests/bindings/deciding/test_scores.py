@@ -70,7 +70,7 @@ def test_gradients_add_up_over_batches() -> None:
 
 @pytest.mark.parametrize("criterion", ["gradient", "l2_gradient", "taylor"])
 def test_missing_gradients_are_an_error_that_says_how_to_get_them(criterion: str) -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     with pytest.raises(ValueError, match=r"'1.layer' has no gradient: .*loss.backward\(\)"):
         scores(model, criterion)
     model.requires_grad_(False)
@@ -96,8 +96,8 @@ def test_noise_on_an_activation_is_scored_by_the_layer_that_feeds_it() -> None:
 
 
 def test_random_scores_depend_on_the_seed_only() -> None:
-    first, again = (scores(insert_noise(mlp()), "random") for _ in range(2))
-    other = scores(insert_noise(mlp()), "random", seed=1)
+    first, again = (scores(insert_noise(mlp(), images(2)), "random") for _ in range(2))
+    other = scores(insert_noise(mlp(), images(2)), "random", seed=1)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not any(np.array_equal(first[name], other[name]) for name in first)
     assert all(((values >= 0) & (values < 1)).all() for values in first.values())
@@ -105,7 +105,7 @@ def test_random_scores_depend_on_the_seed_only() -> None:
 
 @pytest.mark.parametrize("criterion", ["bmrs_n", "bmrs_u", "snr", "mean"])
 def test_hopeless_structures_rank_first(criterion: str) -> None:
-    model = insert_noise(conv_with_norm())
+    model = insert_noise(conv_with_norm(), images(2))
     first, second = noise_layers(model)
     hopeless(model, first, [3, 5])
     hopeless(model, second, [0])
@@ -134,4 +134,4 @@ def test_scoring_changes_nothing(criterion: str) -> None:
 )
 def test_bad_options_are_refused(criterion: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        scores(insert_noise(mlp()), criterion, **options)
+        scores(insert_noise(mlp(), images(2)), criterion, **options)

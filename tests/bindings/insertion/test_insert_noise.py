@@ -13,7 +13,7 @@ from tests.bindings.networks import LeNet5, conv_with_norm, images, mlp
 
 
 def test_mlp_gets_noise_after_each_hidden_layer() -> None:
-    layers = noise_layers(insert_noise(mlp(), share="batch", log_a=-10.0, log_b=-1.0))
+    layers = noise_layers(insert_noise(mlp(), images(2), share="batch", log_a=-10.0, log_b=-1.0))
     assert [(name, n.num_structures, n.axis) for name, n in layers.items()] == [
         ("1.noise", 20, -1),
         ("3.noise", 15, -1),
@@ -22,7 +22,7 @@ def test_mlp_gets_noise_after_each_hidden_layer() -> None:
 
 
 def test_lenet_gets_noise_on_filters_and_neurons() -> None:
-    layers = noise_layers(insert_noise(LeNet5()))
+    layers = noise_layers(insert_noise(LeNet5(), images(2)))
     assert [(name, n.num_structures, n.axis) for name, n in layers.items()] == [
         ("conv1.noise", 6, 1),
         ("conv2.noise", 16, 1),
@@ -32,24 +32,24 @@ def test_lenet_gets_noise_on_filters_and_neurons() -> None:
 
 
 def test_noise_multiplies_the_preactivation() -> None:
-    model = insert_noise(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    model = insert_noise(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), x)
     noise = noise_layers(model)["0.noise"]
     with torch.no_grad():
         noise.mu.fill_(-1.0)
-    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     linear = model.get_submodule("0.layer")
     expected = model.get_submodule("2")(torch.tanh(linear(x) * noise.expected_noise().float()))
     assert torch.equal(model.eval()(x), expected)
 
 
 def test_noise_goes_after_a_batch_norm_that_follows_the_layer() -> None:
-    assert list(noise_layers(insert_noise(conv_with_norm()))) == ["1.noise", "5.noise"]
+    assert list(noise_layers(insert_noise(conv_with_norm(), images(2)))) == ["1.noise", "5.noise"]
 
 
 def test_the_plan_says_what_is_passed_over_and_touches_nothing() -> None:
     model = mlp()
     names = list(model.state_dict())
-    assert str(plan_insertion(model)).splitlines() == [
+    assert str(plan_insertion(model, images(2))).splitlines() == [
         "1: noise on 20 structures (axis -1)",
         "3: noise on 15 structures (axis -1)",
         "5: none, it is an output layer",
@@ -58,16 +58,18 @@ def test_the_plan_says_what_is_passed_over_and_touches_nothing() -> None:
 
 
 def test_layers_that_have_noise_get_no_more() -> None:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     with pytest.raises(ValueError, match="it already has noise"):
-        insert_noise(model)
+        insert_noise(model, images(2))
 
 
 def test_a_layer_called_twice_is_passed_over() -> None:
     shared = nn.Linear(4, 4)
-    model = nn.Sequential(nn.Linear(3, 4), shared, shared, nn.Linear(4, 2))
-    assert dict(plan_insertion(model).passed_over)["1"].startswith("it is called more than once")
-    assert list(noise_layers(insert_noise(model))) == ["0.noise"]
+    model, x = nn.Sequential(nn.Linear(3, 4), shared, shared, nn.Linear(4, 2)), torch.ones(2, 3)
+    assert dict(plan_insertion(model, x, where="hidden").passed_over)["1"].startswith(
+        "it is called more than once"
+    )
+    assert list(noise_layers(insert_noise(model, x, where="hidden"))) == ["0.noise"]
 
 
 @pytest.mark.parametrize(
@@ -80,33 +82,32 @@ def test_a_layer_called_twice_is_passed_over() -> None:
 )
 def test_nothing_to_insert_is_an_error(model: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        insert_noise(model)
+        insert_noise(model, torch.ones(2, 3))
 
 
-def test_a_forward_method_that_branches_on_values_is_an_error() -> None:
+def test_a_forward_method_that_branches_on_values_is_followed_on_the_example() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Linear(2, 2)
+            self.first, self.last = nn.Linear(2, 3), nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            answer: Tensor = self.layer(x) if x.sum() > 0 else x
+            answer: Tensor = self.last(torch.relu(self.first(x))) if x.sum() > 0 else x
             return answer
 
-    with pytest.raises(ValueError, match=r"torch\.fx can't follow.*Branching"):
-        insert_noise(Branching())
+    assert list(noise_layers(insert_noise(Branching(), torch.ones(2, 2)))) == ["first.noise"]
 
 
 def test_noise_takes_dtype_and_mode_of_its_layer() -> None:
-    model = insert_noise(mlp().double().eval())
+    model = insert_noise(mlp().double().eval(), images(2).double())
     assert all(n.mu.dtype == torch.float64 and not n.training for n in noise_layers(model).values())
 
 
 def test_folding_undoes_the_insertion() -> None:
     model = LeNet5().eval()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    insert_noise(model)
-    folded = fold(model)
+    insert_noise(model, images(2))
+    folded = fold(model, images(2))
     assert list(folded.state_dict()) == list(weights)
     assert not any(isinstance(m, MultiplicativeNoise) for m in folded.modules())
     torch.testing.assert_close(folded(images(2)), model(images(2)), rtol=1e-5, atol=1e-6)  # float32 sums
@@ -241,15 +242,14 @@ def test_a_residual_stream_can_share_one_noise_layer() -> None:
 
 
 def test_noise_after_every_batch_norm_as_in_the_paper() -> None:
-    for example in (None, pixels()):
-        layers = noise_layers(insert_noise(ResidualNetwork(), example, where="resnet"))
-        assert [layer.num_structures for layer in layers.values()] == [6, 4, 6, 5, 6]
+    layers = noise_layers(insert_noise(ResidualNetwork(), pixels(), where="resnet"))
+    assert [layer.num_structures for layer in layers.values()] == [6, 4, 6, 5, 6]
 
 
-def test_hidden_layers_are_the_same_with_an_example_and_without() -> None:
+def test_where_every_hidden_layer_can_shrink_auto_puts_noise_after_each() -> None:
     for build in (mlp, LeNet5, conv_with_norm):
-        assert plan_insertion(build(), where="hidden") == plan_insertion(build(), images(2), where="hidden")
-        assert plan_insertion(build()).placements == plan_insertion(build(), images(2)).placements
+        hidden = plan_insertion(build(), images(2), where="hidden")
+        assert plan_insertion(build(), images(2)).placements == hidden.placements
 
 
 def test_fresh_norms_do_not_pass_for_harmless() -> None:
@@ -277,11 +277,7 @@ def test_layers_that_take_heads_in_different_shapes_share_no_noise() -> None:
 
 def test_unknown_places_are_an_error() -> None:
     with pytest.raises(ValueError, match="where must be one of auto, hidden"):
-        insert_noise(mlp(), where="conv*")
-    with pytest.raises(ValueError, match="needs example_inputs"):
-        insert_noise(mlp(), where="heads")
-    with pytest.raises(ValueError, match="only if example_inputs are given"):
-        insert_noise(mlp(), where="2")
+        insert_noise(mlp(), images(2), where="conv*")
 
 
 def test_torch_transformers_do_not_bypass_the_noise() -> None:
@@ -304,4 +300,4 @@ def test_torch_transformers_do_not_bypass_the_noise() -> None:
 @pytest.mark.parametrize("where", [3, None, [1, 2]])
 def test_what_names_no_layers_is_a_type_error(where: Any) -> None:
     with pytest.raises(TypeError, match="where must be a preset"):
-        insert_noise(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), where=where)
+        insert_noise(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.ones(2, 4), where=where)

@@ -44,7 +44,7 @@ def kept(model: nn.Module) -> list[float]:
 
 def by_hand(epochs: int) -> nn.Module:
     """The same training as the frameworks', in a loop of one's own."""
-    model = insert_noise(network())
+    model = insert_noise(network(), data().tensors[0])
     optimizer = torch.optim.Adam(parameter_groups(model, lr=0.01))
     pruner = Pruner(model, **OPTIONS)
     torch.manual_seed(5)
@@ -62,7 +62,7 @@ def by_hand(epochs: int) -> nn.Module:
 
 def test_the_gradient_of_the_penalty_is_what_the_loss_would_have_given() -> None:
     x, y = data().tensors
-    model = insert_noise(network())
+    model = insert_noise(network(), data().tensors[0])
     attached = PrunerHolder(**OPTIONS)
     attached.attach(model)
     torch.manual_seed(5)
@@ -104,7 +104,7 @@ class TestLightning:
         class Classifier(pl.LightningModule):
             def __init__(self) -> None:
                 super().__init__()
-                self.net = insert_noise(network())
+                self.net = insert_noise(network(), data().tensors[0])
 
             def training_step(self, batch: list[Tensor], _: int) -> Tensor:
                 return F.cross_entropy(self.net(batch[0]), batch[1])
@@ -158,7 +158,7 @@ class Tabular(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = insert_noise(network())
+        self.net = insert_noise(network(), data().tensors[0])
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         logits = self.net(x)

@@ -73,7 +73,7 @@ def net() -> nn.Module:
     convolutional = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 20), nn.ReLU()
     )
-    return insert_noise(nn.Sequential(*convolutional, nn.Linear(20, 2))).cuda()
+    return insert_noise(nn.Sequential(*convolutional, nn.Linear(20, 2)), torch.ones(2, 3, 8, 8)).cuda()
 
 
 def batch() -> tuple[Tensor, Tensor]:

@@ -39,7 +39,7 @@ def normal(*shape: int, number: int = 0) -> Tensor:
 def net() -> nn.Module:
     torch.manual_seed(1)
     convolutional = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5), nn.ReLU())
-    return insert_noise(nn.Sequential(*convolutional, nn.Linear(5, 2)))
+    return insert_noise(nn.Sequential(*convolutional, nn.Linear(5, 2)), torch.ones(2, 1, 6, 6))
 
 
 def noise_arguments(share: str, dtype: torch.dtype, want: bool) -> tuple[Any, ...]:

@@ -40,7 +40,7 @@ def test_fused_attention_is_counted_by_its_two_products() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_report_counts_what_the_two_networks_hold(name: str) -> None:
     before, masked = NETWORKS[name](), noisy(name)
-    after = fold(compact(masked, images(2)))
+    after = fold(compact(masked, images(2)), images(2))
     found = report(before, after, images(2), seconds=SHORT)
     for cost, model in ((found.before, before), (found.after, after)):
         assert cost.parameters == sum(p.numel() for p in model.parameters())
@@ -118,7 +118,7 @@ def test_the_speedup_compares_times_of_one_round() -> None:
 
 
 def test_the_report_reads_well_and_is_json(tmp_path: Path) -> None:
-    after = fold(compact(noisy("lenet5"), images(2)))
+    after = fold(compact(noisy("lenet5"), images(2)), images(2))
     found = report(LeNet5(), after, images(2), metrics={"accuracy": lambda _: 0.25}, seconds=SHORT)
     text = str(found)
     assert f"{found.after.parameters:,}" in text
@@ -136,7 +136,7 @@ def test_seconds_must_be_positive() -> None:
 
 
 def decisions() -> list[Any]:
-    model = insert_noise(mlp())
+    model = insert_noise(mlp(), images(2))
     found = []
     for structures in ([1, 2], [5]):
         hopeless(model, "1.noise", structures)
@@ -165,8 +165,10 @@ def test_figures_are_drawn(suffix: str, tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.{suffix}" for name in ("evidence", "decision", "comparison", "amount")]
     draw_evidence(decisions(), paths[0])
     draw_layers(decisions()[-1], paths[1])
-    draw_layers(report(mlp(), fold(compact(noisy("mlp"), images(2))), images(2), seconds=SHORT), paths[2])
-    draw_evidence(prune(insert_noise(mlp()), "l2", amount=0.5), paths[3])
+    draw_layers(
+        report(mlp(), fold(compact(noisy("mlp"), images(2)), images(2)), images(2), seconds=SHORT), paths[2]
+    )
+    draw_evidence(prune(insert_noise(mlp(), images(2)), "l2", amount=0.5), paths[3])
     assert all(path.stat().st_size > 2000 for path in paths)
 
 

@@ -55,7 +55,7 @@ class Attention(nn.Module):
 
 
 def shipped(name: str) -> nn.Module:
-    return fold(compact(noisy(name), images(4))).eval()
+    return fold(compact(noisy(name), images(4)), images(4)).eval()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -72,7 +72,9 @@ def test_a_pruned_network_comes_back_from_its_constructor(name: str, tmp_path: P
 def test_a_network_that_still_has_its_noise_comes_back(tmp_path: Path) -> None:
     model = compact(noisy("lenet5"), images(4)).eval()
     noise_layers(model)["fc1.noise"].mask[0] = 0
-    loaded = load_pruned(insert_noise(LeNet5()), save_pruned(model, tmp_path / "noisy.safetensors"))
+    loaded = load_pruned(
+        insert_noise(LeNet5(), images(2)), save_pruned(model, tmp_path / "noisy.safetensors")
+    )
     assert torch.equal(loaded.eval()(images(3)), model(images(3)))
 
 
@@ -138,7 +140,7 @@ def narrow_mlp() -> nn.Sequential:
     [
         (LeNet5, "tensor 1.weight is missing here.*make it by the same constructor|and \\d+ more"),
         (narrow_mlp, r"1.weight is of shape \[2, 784\] here and \[\d+, 784\] there: surgery only takes away"),
-        (lambda: insert_noise(mlp()), "tensor 1.layer.weight is here only|and insert_noise"),
+        (lambda: insert_noise(mlp(), images(2)), "tensor 1.layer.weight is here only|and insert_noise"),
     ],
 )
 def test_a_network_that_does_not_fit_is_named_and_untouched(

@@ -279,7 +279,7 @@ def torch_transformer() -> nn.Module:
         encoder=nn.TransformerEncoderLayer(8, 2, 12, batch_first=True),
         last=nn.Linear(8, 2),
     )
-    return insert_noise(model, where="encoder.linear1")
+    return insert_noise(model, torch.ones(2, 3, 4, 4), where="encoder.linear1")
 
 
 REMOVABLE = [

@@ -154,10 +154,12 @@ def test_training_goes_on_as_it_would_have_masked(kind: Any, options: dict[str, 
 
 
 def test_what_an_activation_makes_nonzero_stays_and_the_reason_is_given() -> None:
-    model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 2)))
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    layers = nn.Sequential(nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 2))
+    model = insert_noise(layers, x, where="hidden")
     noise_layers(model)["0.noise"].mask[1] = 0
     with pytest.warns(UserWarning, match=r"not 0 where '2' takes it: in '1' 0 becomes .* \(f\(0\) ≠ 0"):
-        same = compact(model, torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+        same = compact(model, x)
     assert widths(same) == [3]
 
 
@@ -165,7 +167,9 @@ def test_a_model_that_answers_differently_each_time_is_refused() -> None:
     class Restless(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+            self.inner = insert_noise(
+                nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4)
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             answer: Tensor = self.inner(x) + torch.rand(2)
@@ -234,7 +238,9 @@ def test_a_layer_outside_the_forward_pass_is_reported() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.used = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+            self.used = insert_noise(
+                nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4)
+            )
             self.idle = MultiplicativeNoise(3)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -283,7 +289,9 @@ def test_answers_without_numbers_to_compare_are_refused() -> None:
     class Deciding(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+            self.inner = insert_noise(
+                nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4)
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             answer: Tensor = self.inner(x).argmax(1)
@@ -297,7 +305,9 @@ def test_answers_that_are_infinite_in_both_agree() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+            self.inner = insert_noise(
+                nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4)
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             answer: Tensor = self.inner(x).masked_fill(torch.tensor([True, False]), float("-inf"))
@@ -352,9 +362,10 @@ def test_rounding_magnified_by_a_deep_network_is_told_from_wrong_surgery() -> No
     linear = [nn.Linear(20, 20) for _ in range(12)]
     for each in linear:
         nn.init.normal_(each.weight, std=5.0 / 20**0.5)
-    model = insert_noise(nn.Sequential(*(m for each in linear for m in (each, nn.Tanh())), nn.Linear(20, 2)))
+    x = torch.randn(6, 20)
+    model = nn.Sequential(*(m for each in linear for m in (each, nn.Tanh())), nn.Linear(20, 2))
+    insert_noise(model, x, where="hidden")
     for layer in noise_layers(model).values():
         layer.mask[::3] = 0
-    x = torch.randn(6, 20)
     smaller = compact(model, x)
     assert relative_difference(copy.deepcopy(model).double(), smaller.double(), x.double()) < 1e-9

@@ -29,9 +29,11 @@ BATCHES = [(images(8, seed), torch.arange(8) % 10) for seed in range(3)]
 NUM_SAMPLES = 24
 
 
-def begin(network: Any = mlp, **options: Any) -> tuple[nn.Module, torch.optim.Optimizer, Pruner]:
+def begin(
+    network: Any = mlp, example: Tensor | None = None, **options: Any
+) -> tuple[nn.Module, torch.optim.Optimizer, Pruner]:
     torch.manual_seed(0)
-    model = insert_noise(network())
+    model = insert_noise(network(), images(2) if example is None else example)
     optimizer = torch.optim.Adam(parameter_groups(model, lr=1e-3))
     settings: dict[str, Any] = {"criterion": "l2", "amount": 0.3, "num_samples": NUM_SAMPLES}
     return model, optimizer, Pruner(model, optimizer, **(settings | options))
@@ -218,10 +220,10 @@ class Shifted(nn.Module):
 
 
 def test_buffers_that_no_state_dict_holds_are_resumed_too() -> None:
-    _, _, pruner = begin(Shifted)
+    _, _, pruner = begin(Shifted, torch.ones(2, 4))
     pruner.model.shift = pruner.model.get_buffer("shift")[:4]
     pruner.model.last = nn.Linear(4, 2)  # as surgery might leave it
-    _, _, resumed = begin(Shifted)
+    _, _, resumed = begin(Shifted, torch.ones(2, 4))
     state = pruner.state_dict()
     state["buffers"]["shift"] += 10
     resumed.load_state_dict(state)
