@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.demo.data import ImageData
 from benchmarks.demo.network import LeNet5, example_images, lenet_parameters
-from bmrs_torch import compact, elbo_loss, fold, insert_noise, noise_layers, parameter_groups, prune
+from bmrs_torch import compact, elbo_loss, fold, insert_noise, parameter_groups, prune
 
 PHASES = ("baseline", "prune", "finetune", "done")
 _EVALUATION_BATCH = 1000
@@ -168,10 +168,9 @@ def _next_phase(run: Run, data: ImageData) -> None:
 
 
 def widths_of(model: nn.Module) -> tuple[int, ...]:
-    """Structures kept of a LeNet-5, with or without noise."""
-    if isinstance(model, LeNet5) and isinstance(model.conv1, nn.Conv2d):
-        return model.widths()
-    return tuple(layer.num_structures for layer in noise_layers(model).values())
+    """Structures of a LeNet-5, with or without noise."""
+    assert isinstance(model, LeNet5)
+    return model.widths()
 
 
 @torch.no_grad()

@@ -170,7 +170,7 @@ def test_fixed_noise_is_its_expectation_in_training_and_learns_no_more() -> None
         assert layer.fixed
         assert layer.mu.grad is None
         assert layer.log_sigma.grad is None
-    assert model.get_parameter("0.layer.weight").grad is not None
+    assert model.get_parameter("0.weight").grad is not None
 
 
 def test_noise_that_is_no_longer_fixed_is_drawn_and_learns_again() -> None:

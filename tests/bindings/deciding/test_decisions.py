@@ -146,7 +146,7 @@ def test_coupled_structures_never_all_go(coupling: Any) -> None:
 def test_a_global_amount_takes_the_lowest_of_all_layers() -> None:
     model = insert_noise(mlp(), images(2))
     prune(model, "l2", amount=0.4, scope="global")
-    weights = [model.get_parameter(f"{name[0]}.layer.weight") for name in noise_layers(model)]
+    weights = [model.get_parameter(f"{name[0]}.weight") for name in noise_layers(model)]
     norms = np.concatenate([w.detach().double().norm(dim=1).numpy() for w in weights])
     kept = np.concatenate([layer.kept().numpy() for layer in noise_layers(model).values()])
     assert (~kept).sum() == 14

@@ -82,7 +82,7 @@ def test_structures_the_data_say_nothing_about_need_the_tolerance() -> None:
 def test_l2_prunes_the_smallest_weights_of_each_layer_up_to_the_amount() -> None:
     model = insert_noise(mlp(), images(2))
     for name, amount in (("1", 0.25), ("3", 0.6)):
-        layer = model.get_submodule(f"{name}.layer")
+        layer = model.get_submodule(name)
         noise = noise_layers(model)[f"{name}.noise"]
         noise.mask.fill_(1)
         prune(model, "l2", amount=amount)

@@ -99,7 +99,8 @@ def test_the_model_given_is_left_as_it_was() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_training_mode_and_frozen_parameters_are_kept(training: bool) -> None:
     model = noisy("lenet5").train(training)
-    model.get_submodule("conv1.layer").requires_grad_(False)
+    for kind in ("weight", "bias"):
+        model.get_parameter(f"conv1.{kind}").requires_grad_(False)
     model.get_submodule("fc2").eval()
     smaller = compact(model, images(4))
     assert {n: m.training for n, m in smaller.named_modules()} == {

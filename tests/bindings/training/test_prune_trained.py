@@ -68,7 +68,7 @@ def test_weights_and_statistics_stay_and_the_network_learns_again_afterwards(tra
     plain = dict(model.state_dict())
     for name, value in result.masked.state_dict().items():
         if "noise" not in name:
-            assert torch.equal(value, plain[name.replace("layer.", "")])
+            assert torch.equal(value, plain[name])
     assert [m.training for m in result.model.modules()] == [m.training for m in model.modules()]
     assert [p.requires_grad for p in result.model.parameters()] == [
         p.requires_grad for p in model.parameters()

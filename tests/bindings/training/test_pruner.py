@@ -148,12 +148,12 @@ def test_fine_tuning_fixes_the_noise_and_leaves_the_loss_alone() -> None:
     nll = torch.tensor(1.0)
     assert pruner.loss(nll) is nll
     before = [layer.mu.clone() for layer in noise_layers(model).values()]
-    weight = model.get_parameter("1.layer.weight").clone()
+    weight = model.get_parameter("1.weight").clone()
     train_epoch(model, optimizer, pruner)
     assert all(
         torch.equal(layer.mu, mu) for layer, mu in zip(noise_layers(model).values(), before, strict=True)
     )
-    assert not torch.equal(model.get_parameter("1.layer.weight"), weight)
+    assert not torch.equal(model.get_parameter("1.weight"), weight)
     assert torch.equal(model.train()(images(2)), model.eval()(images(2)))
 
 
