@@ -141,6 +141,9 @@ class MultiplicativeNoise(nn.Module):
 
     def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
         """Multiply each structure of `x` by its entry of `scale`, shape (num_structures,)."""
+        if x.is_nested:  # of torch's transformers: samples of their own lengths, one after another
+            parts = [self.scaled(part.unsqueeze(0), scale).squeeze(0) for part in x.unbind()]
+            return torch.nested.as_nested_tensor(parts)
         front = structure_axis(x, self.axis, self.share)
         check_input(x, self.mu, front)
         return x * scale.to(x.dtype).view(tuple(-1 if i == front else 1 for i in range(x.ndim)))

@@ -124,7 +124,7 @@ def test_published_scale_counts_a_layer_without_structures_left() -> None:
 
 
 def test_numbers_from_before_surgery_make_the_shrunk_network_count_as_the_masked_one() -> None:
-    model = insert_noise(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)))
+    model = insert_noise(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.ones(2, 3))
     before = {name: layer.num_structures for name, layer in noise_layers(model).items()}
     next(iter(noise_layers(model).values())).mask[1:] = 0
     shrunk = compact(model, torch.ones(2, 3))

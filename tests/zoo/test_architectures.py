@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from bmrs_torch import compact, fold, insert_noise
-from bmrs_torch.channels.network import tensors_of
-from bmrs_torch.surgery.verification import RELATIVE_TOLERANCE, answers
+from bmrs_torch.channels.calling import answers, tensors_of
+from bmrs_torch.surgery.verification import RELATIVE_TOLERANCE
 from tests.zoo.architectures import ARCHITECTURES
 from tests.zoo.randomness import mask, randomize, randomize_statistics
 

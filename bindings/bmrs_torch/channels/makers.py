@@ -29,6 +29,9 @@ def made_by(network: FollowedNetwork, model: nn.Module, noise_name: str) -> str 
     roots = network.labels.roots
     wanted = roots(network.gates[noise_name])
     number = next(i for i, call in enumerate(network.calls) if call.name == noise_name)
+    source = network.calls[number].source
+    if source and has_weight(model.get_submodule(source)):
+        return source
     for call in reversed(network.calls[:number]):
         layer = model.get_submodule(call.name)
         axis = activation_axis(layer)

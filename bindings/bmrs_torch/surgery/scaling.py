@@ -69,13 +69,32 @@ def _set(layer: nn.Module, name: str, value: Tensor) -> None:
     if parametrize.is_parametrized(layer, name):
         if _takes_on(layer, name, value):
             return
-        with torch.enable_grad():  # without it torch leaves a buffer
-            parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+        _take_off(layer, name)
     parameter = getattr(layer, name)
     if not isinstance(parameter, nn.Parameter):
         raise ValueError(f"the {name} of a {type(layer).__name__} is no parameter of its own")
     # A parameter of its own: what other layers share of it stays what it is.
     setattr(layer, name, nn.Parameter(value.to(parameter.dtype), parameter.requires_grad))
+
+
+def _take_off(layer: nn.Module, name: str) -> None:
+    """Give a layer a parameter in the place of a parametrized tensor, with its value.
+
+    torch's own remove_parametrizations takes the attribute off the layer's class, which copies share.
+    """
+    value = getattr(layer, name).detach().clone()
+    learns = any(p.requires_grad for p in layer.parametrizations[name].parameters())  # type: ignore[index, union-attr]
+    del layer.parametrizations[name]  # type: ignore[union-attr]
+    kind = type(layer)
+    if len(layer.parametrizations):  # type: ignore[arg-type]
+        others = {
+            key: item for key, item in vars(kind).items() if key not in (name, "__dict__", "__weakref__")
+        }
+        layer.__class__ = type(kind.__name__, kind.__bases__, others)
+    else:
+        del layer.parametrizations
+        layer.__class__ = kind.__bases__[0]
+    layer.register_parameter(name, nn.Parameter(value, requires_grad=learns))
 
 
 def _takes_on(layer: nn.Module, name: str, value: Tensor) -> bool:

@@ -91,7 +91,10 @@ def test_noise_on_an_activation_is_scored_by_the_layer_that_feeds_it() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), MultiplicativeNoise(3), nn.Linear(3, 2))
     layer: Any = model[0]
     expected = layer.weight.detach().double().norm(dim=1)
-    assert np.array_equal(scores(model, "l2")["2"], expected.numpy())
+    found = scores(model, "l2", example_inputs=torch.ones(2, 4))
+    assert np.array_equal(found["2"], expected.numpy())
+    with pytest.raises(ValueError, match="'2' doesn't sit on the output.*give example_inputs"):
+        scores(model, "l2")
 
 
 def test_random_scores_depend_on_the_seed_only() -> None:

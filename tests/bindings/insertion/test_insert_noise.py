@@ -52,7 +52,7 @@ def test_the_plan_says_what_is_passed_over_and_touches_nothing() -> None:
     assert str(plan_insertion(model, images(2))).splitlines() == [
         "1: noise on 20 structures (axis -1)",
         "3: noise on 15 structures (axis -1)",
-        "5: none, it is an output layer",
+        "5: none, it is the model's output",
     ]
     assert list(model.state_dict()) == names
 
@@ -75,7 +75,7 @@ def test_a_layer_called_twice_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Sequential(nn.Linear(3, 2)), "0: it is an output layer"),
+        (nn.Sequential(nn.Linear(3, 2)), "0: it is the model's output"),
         (nn.Sequential(nn.ReLU()), "it calls no Linear or Conv layer"),
         (nn.Linear(3, 2), "no noise could be inserted"),
     ],
@@ -276,7 +276,7 @@ def test_layers_that_take_heads_in_different_shapes_share_no_noise() -> None:
 
 
 def test_unknown_places_are_an_error() -> None:
-    with pytest.raises(ValueError, match="where must be one of auto, hidden"):
+    with pytest.raises(ValueError, match="where must be one of auto, streams"):
         insert_noise(mlp(), images(2), where="conv*")
 
 

@@ -70,8 +70,6 @@ def test_the_gradient_of_the_penalty_is_what_the_loss_would_have_given() -> None
     attached.add_penalty()
     separate = [p.grad.clone() for p in model.parameters() if p.grad is not None]
     model.zero_grad()
-    for layer in noise_layers(model).values():
-        layer.leave_team()
     torch.manual_seed(5)
     attached.pruner.loss(F.cross_entropy(model(x), y)).backward()
     together = [p.grad for p in model.parameters()]
@@ -83,7 +81,7 @@ def test_the_gradient_of_the_penalty_is_what_the_loss_would_have_given() -> None
 def test_without_a_weight_a_callback_has_the_default_of_the_objective() -> None:
     options = {name: value for name, value in OPTIONS.items() if name != "kl_weight"}
     attached = PrunerHolder(**options | {"num_samples": 60_000})
-    assert attached.attach(insert_noise(network())).kl_weight == default_kl_weight(60_000)
+    assert attached.attach(insert_noise(network(), data().tensors[0])).kl_weight == default_kl_weight(60_000)
 
 
 def test_shrinking_is_left_to_loops_of_ones_own() -> None:

@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,11 +170,11 @@ def test_the_noise_is_that_of_the_operation_with_the_same_seed(x: Tensor) -> Non
 
 def test_noise_is_drawn_ahead_for_all_layers_that_follow(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    plain = together_module.draw
+    plain: Any = together_module.draw  # type: ignore[attr-defined]
 
     def counted(*arguments: object, **options: object) -> object:
         calls.append(arguments)
-        return plain(*arguments, **options)  # type: ignore[arg-type]
+        return plain(*arguments, **options)
 
     model = together(network(convolutional=True), torch.ones(SAMPLES, 1, 3, 3))
     elbo_loss(torch.zeros(()), model, num_samples=3).backward()

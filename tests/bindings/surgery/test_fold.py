@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from bmrs_torch import (
     MultiplicativeNoise,
     NotFoldableError,
-    SurgeryError,
     compact,
     fold,
     insert_noise,
@@ -91,7 +90,7 @@ def test_items_of_a_sequence_keep_their_names() -> None:
     [
         (nn.Sequential(nn.Linear(4, 3), nn.Tanh(), noise(3), nn.LayerNorm(3)), (2, 4), "noise layer '2'"),
         (
-            nn.Sequential(nn.Conv2d(1, 3, 2), noise(3, axis=2), nn.Flatten(), nn.Linear(27, 2)),
+            nn.Sequential(nn.Conv2d(1, 3, 2), noise(3, axis=2), nn.Flatten(), nn.Linear(81, 2)),
             (2, 1, 4, 10),
             "noise layer '1'",
         ),
@@ -104,27 +103,39 @@ def test_noise_that_can_not_be_folded_is_an_error_that_names_it(
         fold(model, torch.ones(shape))
 
 
-def test_shared_weights_are_not_folded() -> None:
-    model = nn.Sequential(nn.Linear(3, 3), noise(3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+def test_shared_weights_fold_into_weights_of_their_own() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), noise(3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2))
     model[3].weight = model[0].weight
-    with pytest.raises(NotFoldableError, match=r"shared by 0\.weight"):
-        fold(model, torch.ones(2, 3))
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    folded = fold(model.eval(), x)
+    assert relative_difference(model, folded, 3 * x.flip(0)) <= RELATIVE_TOLERANCE
+    assert not torch.equal(folded[0].weight, folded[2].weight)
 
 
-def test_a_noise_layer_used_twice_is_not_folded() -> None:
+def test_a_noise_layer_called_twice_folds_where_both_factors_go_the_same_way() -> None:
     shared = noise(3)
-    with pytest.raises(NotFoldableError, match="called 2 times"):
-        fold(
-            nn.Sequential(nn.Linear(3, 3), shared, nn.Linear(3, 3), shared, nn.Linear(3, 2)), torch.ones(2, 3)
-        )
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    twice = nn.Sequential(nn.Linear(3, 3), shared, nn.Linear(3, 3), shared, nn.Linear(3, 2)).eval()
+    assert relative_difference(twice, fold(twice, x), 3 * x.flip(0)) <= RELATIVE_TOLERANCE
+    bent = nn.Sequential(
+        nn.Linear(3, 3), shared, nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), shared, nn.LayerNorm(3)
+    )
+    with pytest.raises(NotFoldableError, match="noise layer '1'"):
+        fold(bent.eval(), x)
 
 
-def test_a_wrong_fold_is_caught_on_example_inputs() -> None:
-    """Noise on axis 1 of (samples, positions, neurons) scales positions; only an example can show that."""
+def test_noise_on_an_axis_of_positions_is_not_folded_into_neurons_of_the_same_number() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), noise(3, axis=1), nn.Linear(3, 2))
-    with pytest.raises(SurgeryError, match="folding the noise"):
+    with pytest.raises(NotFoldableError, match="noise layer '1'"):
         fold(model, torch.randn(5, 3, 4))
+
+
+def test_a_fold_that_would_be_wrong_is_caught_on_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.randn(5, 4))
+    monkeypatch.setattr("bmrs_torch.surgery.ways.scale_outputs", lambda _layer, _factor: None)
+    with pytest.raises(NotFoldableError, match="'0.noise'"):
+        fold(model)
 
 
 def test_noise_before_a_layer_folds_into_its_inputs() -> None:
