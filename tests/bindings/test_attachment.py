@@ -337,6 +337,7 @@ def test_the_fast_path_of_torchs_transformer_leaves_no_noise_out(
         torch.testing.assert_close(fast, fold(model, x)(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_samples_of_their_own_lengths_get_the_noise_too() -> None:
     """torch's encoder hands nested tensors to its layers where it may, in evaluation with padding at the end."""
     torch.manual_seed(0)

@@ -81,13 +81,7 @@ def fold(model: M, example_inputs: Any = None) -> M:
             "the model; a minibatch will do"
         )
     reference = Reference(model, inputs)
-    ways = Ways(model, inputs)
-    evident = {name: next(iter(ways.of(name)), None) for name in layers}
-    if all(way is not None and way.is_evident for way in evident.values()):
-        folded = _folded(model, {name: way for name, way in evident.items() if way is not None}, factors)
-        if reference.difference(folded) <= reference.tolerance:
-            return folded
-    found, refused = _found(model, inputs, ways)
+    found, refused = _found(model, inputs)
     if refused:
         raise NotFoldableError("; ".join(refused.values()))
     folded = _folded(model, found, factors)
@@ -105,22 +99,7 @@ def unfoldable(model: nn.Module, example_inputs: Any) -> dict[str, str]:
     example_inputs : Tensor, tuple, list or dict
         To try it on.
     """
-    ways = Ways(model, example_inputs)
-    layers = noise_layers(model)
-    first = {name: next(iter(ways.of(name)), None) for name in layers}
-    if all(way is not None and way.is_evident for way in first.values()):
-        factors = {name: test_factors(layer) for name, layer in layers.items()}
-        with multiplying(model, factors):
-            reference = answers(model, example_inputs)
-        chosen = {name: way for name, way in first.items() if way is not None}
-        together = answers(_folded(model, chosen, factors), example_inputs)
-        if difference(reference, together) <= _ROUNDING:
-            return {}
-    return _found(model, example_inputs, ways)[1]
-
-
-_ROUNDING = 1e-5
-"""As in :mod:`bmrs_torch.surgery.verification`."""
+    return _found(model, example_inputs)[1]
 
 
 def _expected(name: str, noise: MultiplicativeNoise) -> Tensor:
@@ -131,15 +110,19 @@ def _expected(name: str, noise: MultiplicativeNoise) -> Tensor:
         raise ValueError(f"noise layer {name or '(model)'!r} can't be folded: {error}") from error
 
 
-def _found(model: nn.Module, inputs: Any, ways: Ways) -> tuple[dict[str, Way], dict[str, str]]:
+def _found(model: nn.Module, inputs: Any) -> tuple[dict[str, Way], dict[str, str]]:
     """For each noise layer the first way that is exact, or what was tried, in words."""
     trial, example = doubled(model, inputs)
-    found: dict[str, Way] = {}
+    ways = Ways(trial, example)
+    first = {name: next(iter(ways.of(name)), None) for name in noise_layers(trial)}
+    found = {name: way for name, way in first.items() if way is not None and way.is_evident}
+    if found and not _error(trial, example, found) <= EXACT:
+        found = {}  # some of it isn't exact after all: each is tried by itself
     refused: dict[str, str] = {}
-    for name, layer in noise_layers(trial).items():
+    for name in first.keys() - found.keys():
         tried = []
         for way in ways.of(name):
-            off = _error(trial, example, name, way, test_factors(layer))
+            off = _error(trial, example, {name: way})
             if off <= EXACT:
                 found[name] = way
                 break
@@ -148,18 +131,22 @@ def _found(model: nn.Module, inputs: Any, ways: Ways) -> tuple[dict[str, Way], d
             where = " nor into ".join(tried) or "any weights: no layer with weights of its own lies beside it"
             refused[name] = (
                 f"noise layer {name!r} can't be folded: its factor goes exactly neither into {where}; put it "
-                "where a Linear, Conv or BatchNorm layer gives these structures, or only such layers take them"
+                "where a Linear, Conv or BatchNorm layer gives these structures, or only such layers take "
+                "them"
             )
     return found, refused
 
 
-def _error(trial: nn.Module, example: Any, name: str, way: Way, factor: Tensor) -> float:
-    """How far off, relative, the model is if the factors of one noise layer go that way."""
-    with multiplying(trial, {name: factor}):
+def _error(trial: nn.Module, example: Any, ways: dict[str, Way]) -> float:
+    """How far off, relative, the model is if the factors of these noise layers go these ways."""
+    layers = noise_layers(trial)
+    factors = {name: test_factors(layers[name]) for name in ways}
+    with multiplying(trial, factors):
         wanted = answers(trial, example)
     other = copy.deepcopy(trial)
     try:
-        way.apply(other, factor)
+        for name, way in ways.items():
+            way.apply(other, factors[name])
     except (ValueError, RuntimeError):  # of another width, or without weights of its own
         return float("inf")
     with multiplying(other, {}):

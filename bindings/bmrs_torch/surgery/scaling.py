@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -83,10 +85,11 @@ def _take_off(layer: nn.Module, name: str) -> None:
     torch's own remove_parametrizations takes the attribute off the layer's class, which copies share.
     """
     value = getattr(layer, name).detach().clone()
-    learns = any(p.requires_grad for p in layer.parametrizations[name].parameters())  # type: ignore[index, union-attr]
-    del layer.parametrizations[name]  # type: ignore[union-attr]
+    sets: Any = layer.parametrizations
+    learns = any(parameter.requires_grad for parameter in sets[name].parameters())
+    del sets[name]
     kind = type(layer)
-    if len(layer.parametrizations):  # type: ignore[arg-type]
+    if len(sets):
         others = {
             key: item for key, item in vars(kind).items() if key not in (name, "__dict__", "__weakref__")
         }

@@ -151,8 +151,7 @@ def prune_trained(
             "give a list or a DataLoader, not an iterator",
             stacklevel=2,
         )
-    coupled = {} if rule_options.get("coupling") is None else {"example_inputs": inputs}
-    decision = prune(noisy, criterion, **rule_options, **coupled)
+    decision = prune(noisy, criterion, example_inputs=inputs, **rule_options)
     if not decision.pruned_now:
         warnings.warn(
             f"nothing was pruned in {len(losses)} steps with kl_weight={weight:g} and lr={lr:g}; it takes "

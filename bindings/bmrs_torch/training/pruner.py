@@ -301,8 +301,7 @@ class Pruner:
         return self.schedule.unit == "step" and self.steps == 0
 
     def _prune(self) -> PruneReport:
-        inputs = self.example_inputs if self.rule_options.get("coupling") is not None else None
-        return prune(self.model, self.criterion, example_inputs=inputs, **self.rule_options)
+        return prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
 
     def _fix_noise(self) -> None:
         if self.phase == "finetuning":
