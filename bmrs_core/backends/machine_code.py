@@ -1,8 +1,8 @@
 """Machine code that Numba keeps on disk, under a name that covers all it was made of.
 
 Numba looks for changes in the file of a function alone. Here the name of its machine code contains a hash of
-the sources that it can come from and of every value that compiling freezes into it: what its global names stand
-for, those of the functions that it calls, and so on. Where nothing can be kept, all works without.
+the sources that it can come from and of every value that compiling freezes into it: what its global names
+stand for, those of the functions that it calls, and so on. Where nothing can be kept, all works without.
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ def _say(error: Exception) -> None:
     if not _said:
         _said.append(str(error))
         warnings.warn(
-            f"compiled code can't be kept on or read from the disk ({type(error).__name__}: {error}); all works, "
-            "but is compiled again in each process, which takes up to half a minute. To keep it, set the "
-            "environment variable NUMBA_CACHE_DIR to a folder that can be written",
+            f"compiled code can't be kept on or read from the disk ({type(error).__name__}: {error}); all "
+            "works, but is compiled again in each process, which takes up to half a minute. To keep it, set "
+            "the environment variable NUMBA_CACHE_DIR to a folder that can be written",
             RuntimeWarning,
             stacklevel=3,
         )

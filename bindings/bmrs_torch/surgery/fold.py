@@ -19,8 +19,8 @@ __all__ = ["NotFoldableError", "fold", "unfoldable"]
 M = TypeVar("M", bound=nn.Module)
 
 EXACT = 1e-9
-"""Of ‖difference‖ to ‖answer‖ in float64: a million times its rounding, and a thousandth of what a wrong factor
-on a structure that hardly matters would do."""
+"""Of ‖difference‖ to ‖answer‖ in float64: a million times its rounding, and a thousandth of what a wrong
+factor on a structure that hardly matters would do."""
 
 
 class NotFoldableError(ValueError):

@@ -93,7 +93,7 @@ def test_noise_on_an_activation_is_scored_by_the_layer_that_feeds_it() -> None:
     expected = layer.weight.detach().double().norm(dim=1)
     found = scores(model, "l2", example_inputs=torch.ones(2, 4))
     assert np.array_equal(found["2"], expected.numpy())
-    with pytest.raises(ValueError, match="'2' doesn't sit on the output.*give example_inputs"):
+    with pytest.raises(ValueError, match=r"'2' doesn't sit on the output.*give example_inputs"):
         scores(model, "l2")
 
 

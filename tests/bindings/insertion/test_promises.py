@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.parametrize import register_parametrization
 
@@ -250,20 +249,16 @@ def test_every_gate_folds(build: Build, shape: tuple[int, ...]) -> None:
         assert_same(folded(x), model(x))
         assert not any(isinstance(module, MultiplicativeNoise) for module in folded.modules())
         # A parametrization that can't have weights of 0, as weight_norm, is gone with the noise.
-        kinds = [
-            [_plain_type(m) for m in of.modules() if not _is_parametrization(m)] for of in (folded, plain)
-        ]
-        assert kinds[0] == kinds[1]
+        assert kinds(folded) == kinds(plain)
 
 
-def _plain_type(module: nn.Module) -> type[nn.Module]:
-    return type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
-
-
-def _is_parametrization(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.utils") and not isinstance(
-        module, (nn.Linear, _ConvNd)
-    )
+def kinds(model: nn.Module) -> list[type[nn.Module]]:
+    """The classes of a model's modules, parametrized or not."""
+    return [
+        type(module).__bases__[0] if parametrize.is_parametrized(module) else type(module)
+        for name, module in model.named_modules()
+        if "parametrizations" not in name
+    ]
 
 
 @kept
