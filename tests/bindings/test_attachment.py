@@ -339,7 +339,7 @@ def test_the_fast_path_of_torchs_transformer_leaves_no_noise_out(
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_samples_of_their_own_lengths_get_the_noise_too() -> None:
-    """torch's encoder hands nested tensors to its layers where it may, in evaluation with padding at the end."""
+    """torch's encoder hands nested tensors to its layers in evaluation with padding at the end."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
     model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=True).eval()

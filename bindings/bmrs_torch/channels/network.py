@@ -20,7 +20,7 @@ from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.calling import call, in_mode, tensors_of
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
-from bmrs_torch.channels.trace import Balance, Grouped, Reshape, Trace, Use
+from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
 from bmrs_torch.layer import MultiplicativeNoise
 
 if TYPE_CHECKING:
@@ -189,7 +189,9 @@ def _follow_training(
     """Auxiliary heads take part only in training. A model that can't be trained on the example has none."""
     try:
         _run(model.train(), example_inputs, network, closed, probes, record=False)
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError):
+    except BrokenRuleError:
+        raise
+    except Exception:  # noqa: BLE001 - the user's forward method, which in training may want targets
         return
 
 

@@ -84,6 +84,10 @@ class UnknownUseError(Exception):
     """
 
 
+class BrokenRuleError(Exception):
+    """A rule for an operation has a fault: no fault of the model, and not to be taken for one."""
+
+
 class Trace(TorchDispatchMode):
     """What running a model tells about its channels.
 
@@ -251,6 +255,8 @@ class Trace(TorchDispatchMode):
             rule(self, call)
         except UnknownUseError as error:
             give_up(self, call, f"{call.name} {self.place} is used in a way that isn't known ({error})")
+        except Exception as error:
+            raise BrokenRuleError(f"the rule for {call.name} failed {self.place}: {error}") from error
 
     def _written(self, tensor: Tensor, states: list[State]) -> list[Tensor]:
         """Other names of a tensor that is written to; of tensors that share part of it nothing is known."""

@@ -129,8 +129,8 @@ def _is_silent(reference: Reference, trial: nn.Module, example_inputs: Any) -> b
                 expected[id(a.noise)] += calls[id(a.layer)]
             once = all(calls[key] == number for key, number in expected.items())
             return once and reference.difference(trial) <= reference.tolerance
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
-        return False  # it can't even run: the layer is called with keywords, or gives no tensor
+    except Exception:  # noqa: BLE001 - the user's forward method, with noise where it may not bear any
+        return False
     finally:
         for handle in handles:
             handle.remove()

@@ -79,9 +79,13 @@ class Reference:
         """Relative difference of another model's answers; of those in float64 if rounding may be the cause.
 
         Deep networks with arbitrary weights can magnify float32's rounding beyond the tolerance; in float64
-        what is left of the difference is the surgery's.
+        what is left of the difference is the surgery's. Infinite, if the other can't answer at all.
         """
-        found = difference(self._answers, answers(other, self._inputs))
+        try:
+            answered = answers(other, self._inputs)
+        except Exception:  # noqa: BLE001 - the user's forward method; with another width it may raise anything
+            return float("inf")
+        found = difference(self._answers, answered)
         if self.tolerance < found < _ROUNDING:
             mine, theirs = doubled(self._model, self._inputs), doubled(other, self._inputs)
             return difference(answers(*mine), answers(*theirs))

@@ -1,4 +1,4 @@
-"""Small layers that draw ahead for one another: the noise each would draw by itself, and nothing but time depends on it."""
+"""Small layers that draw ahead for one another: the noise is what each would draw by itself."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_the_noise_is_that_of_the_operation_with_the_same_seed(x: Tensor) -> Non
         torch.testing.assert_close(theta, y.detach(), rtol=2.4e-7, atol=0)
 
 
-def test_noise_is_drawn_ahead_for_all_layers_that_follow(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_drawn_ahead_for_all_layers_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     plain: Any = together_module.draw  # type: ignore[attr-defined]
 
