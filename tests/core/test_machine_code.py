@@ -56,7 +56,8 @@ def texts(tmp_path: Path) -> Path:
     ],
 )
 def test_a_changed_constant_is_seen_however_far_away_it_is(texts: Path, change: str, answer: float) -> None:
-    script = "import bmrs_limits\n{}\nfrom bmrs_outer import outer\nprint(outer(1.0), sum(outer.stats.cache_hits.values()))"
+    hits = "sum(outer.stats.cache_hits.values())"
+    script = "import bmrs_limits\n{}\nfrom bmrs_outer import outer\n" + f"print(outer(1.0), {hits})"
     assert process(script.format("pass"), texts / "cache").stdout.split() == ["83.0", "0"]
     found = process(script.format(change), texts / "cache")
     assert found.stdout.split() == [str(answer), "1" if change == "pass" else "0"], found.stderr

@@ -1,16 +1,106 @@
-"""A comparison as tables of text, laid out by rich."""
+"""What two networks cost and what became of each layer, and how that is told: tables of text, by rich."""
 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bmrs_torch.reporting.report import Comparison, LayerChange
-
 WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs.
+
+    Attributes
+    ----------
+    parameters : int
+        Entries of all its parameters.
+    macs : int
+        Multiply-accumulates for the example inputs.
+    file_bytes : int
+        Of the safetensors file.
+    latency_ms : float
+        Median time of a forward pass on the example inputs.
+    peak_bytes : int
+        Most bytes of activations at once in it.
+    metrics : dict of str to float
+        What the user measures.
+    """
+
+    parameters: int
+    macs: int
+    file_bytes: int
+    latency_ms: float
+    peak_bytes: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What became of one layer; shapes are of its weight, None in a network that has no such layer.
+
+    Attributes
+    ----------
+    name, kind : str
+        Its name and class.
+    shape_before, shape_after : tuple of int or None
+        Of its weight, or of its first parameter.
+    parameters_before, parameters_after : int
+        Entries of its own parameters.
+    macs_before, macs_after : int
+        Multiply-accumulates for the example inputs.
+    """
+
+    name: str
+    kind: str
+    shape_before: tuple[int, ...] | None
+    shape_after: tuple[int, ...] | None
+    parameters_before: int
+    parameters_after: int
+    macs_before: int
+    macs_after: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`report` found. Print it to read it.
+
+    Attributes
+    ----------
+    before, after : Cost
+        Of both networks.
+    speedup : float
+        Median over the rounds of the time of the one by that of the other.
+    latency_rounds : int
+        How many rounds there were.
+    layers : tuple of LayerChange
+        Every layer with parameters, in the order of the network before.
+    """
+
+    before: Cost
+    after: Cost
+    speedup: float
+    latency_rounds: int
+    layers: tuple[LayerChange, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything as dictionaries, lists, numbers and text."""
+        return asdict(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as a JSON file."""
+        Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        return as_text(self)
 
 
 def as_text(comparison: Comparison) -> str:

@@ -14,7 +14,7 @@ from bmrs_torch.deciding.prune import PruneReport
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bmrs_torch.reporting.report import Comparison
+    from bmrs_torch.reporting.comparison import Comparison
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe and Ito: told apart in any colour vision
 _LINEAR_RANGE = 1.0

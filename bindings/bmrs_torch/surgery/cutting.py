@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.axes import Split
-from bmrs_torch.channels.weights import is_transposed_linear
+from bmrs_torch.channels.weights import is_transposed_linear, is_weighted
 from bmrs_torch.surgery.plan_compaction import Selection
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
             groups = None if weight is None else cut.groups(names[id(weight)])
             _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups)
     for name, found in cut.resized(products=products).items() if sizes else ():
-        _tell_heads(model.get_submodule(name), found)
+        module = model.get_submodule(name)
+        if not is_weighted(module):  # its widths are told; what is reshaped in it is noise on blocks
+            _tell_heads(module, found)
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
