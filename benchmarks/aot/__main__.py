@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.aot.budget import Cost, cost
+from benchmarks.aot.budget import KernelCost, cost
 from benchmarks.aot.problems import DTYPES, PROBLEMS
 from benchmarks.noise.table import console
 
@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(each.resources.spilled for each in costs))
 
 
-def _costs(problems: Sequence[str], dtypes: Sequence[str], target: str) -> Iterator[Cost]:
+def _costs(problems: Sequence[str], dtypes: Sequence[str], target: str) -> Iterator[KernelCost]:
     for problem in dict.fromkeys(problems):
         for dtype in dict.fromkeys(dtypes):
             for direction in ("forward", "backward"):
                 yield cost(problem, dtype, direction, target)
 
 
-def _table(costs: Sequence[Cost], target: str) -> Table:
+def _table(costs: Sequence[KernelCost], target: str) -> Table:
     title = f"Compiled ahead of time for {target}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
     for head in ("layer", "dtype", "direction"):

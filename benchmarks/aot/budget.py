@@ -9,7 +9,7 @@ from benchmarks.aot.problems import DTYPES, PROBLEMS, launches
 from benchmarks.aot.resources import Resources, resources
 from bmrs_kernels.gpu.launch import OPTIONS, Launch
 
-__all__ = ["Cost", "cost", "main_launch"]
+__all__ = ["KernelCost", "cost", "main_launch"]
 
 THREADS = 32 * OPTIONS["num_warps"]
 
@@ -22,7 +22,7 @@ MOVED = {"forward": 2, "backward": 3}
 
 
 @dataclass(frozen=True)
-class Cost:
+class KernelCost:
     """What the kernel of the size of x costs in one direction.
 
     Attributes
@@ -59,7 +59,7 @@ def main_launch(problem: str, dtype: str, direction: str) -> Launch:
     return only
 
 
-def cost(problem: str, dtype: str, direction: str, target: str) -> Cost:
+def cost(problem: str, dtype: str, direction: str, target: str) -> KernelCost:
     """Compile the kernel of one direction for a target and count."""
     launch = main_launch(problem, dtype, direction)
     found = resources(compile_launch(interior_only(launch), target))
@@ -70,4 +70,6 @@ def cost(problem: str, dtype: str, direction: str, target: str) -> Cost:
     per_tile = MOVED[direction] * DTYPES[dtype].itemsize / BYTES_PER_SECOND
     due = int(tile * DTYPES[dtype].itemsize / 16)
     budget = per_tile * LANES_PER_SECOND
-    return Cost(problem, dtype, direction, found, per_element, budget, due * (MOVED[direction] - 1), due)
+    return KernelCost(
+        problem, dtype, direction, found, per_element, budget, due * (MOVED[direction] - 1), due
+    )

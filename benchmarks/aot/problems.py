@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 import torch
 
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 from bmrs_kernels.gpu import noise as noise_gpu
 from bmrs_kernels.gpu import parameters as parameters_gpu
 from bmrs_kernels.gpu.launch import Launch, recorded
 from bmrs_kernels.gpu.walk import walk
 
-__all__ = ["DTYPES", "PROBLEMS", "Problem", "launches", "parameter_launches"]
+__all__ = ["DTYPES", "PROBLEMS", "LaunchProblem", "launches", "parameter_launches"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Problem(NamedTuple):
+class LaunchProblem(NamedTuple):
     """A layer: the shape of x, and how its noise is shared.
 
     `wide` says whether 16 bytes are due at a time: lengths and strides of tensors are multiples of it.
@@ -32,17 +32,17 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = {
-    "maps": Problem("maps, a θ per sample", (64, 256, 56, 56), 1, "sample"),
-    "channels-last": Problem("maps, channels last", (64, 256, 56, 56), 1, "sample", channels_last=True),
-    "tokens": Problem("tokens, a θ per sample", (64, 197, 768), 2, "sample"),
-    "odd-maps": Problem("maps of 7×7", (64, 2048, 7, 7), 1, "sample", wide=False),
-    "neurons": Problem("neurons", (4096, 4096), 1, "sample"),
-    "map-elements": Problem("maps, a θ per element", (64, 256, 56, 56), 1, "element"),
-    "odd-elements": Problem("maps of 7×7, a θ per element", (64, 2048, 7, 7), 1, "element", wide=False),
+    "maps": LaunchProblem("maps, a θ per sample", (64, 256, 56, 56), 1, "sample"),
+    "channels-last": LaunchProblem("maps, channels last", (64, 256, 56, 56), 1, "sample", channels_last=True),
+    "tokens": LaunchProblem("tokens, a θ per sample", (64, 197, 768), 2, "sample"),
+    "odd-maps": LaunchProblem("maps of 7×7", (64, 2048, 7, 7), 1, "sample", wide=False),
+    "neurons": LaunchProblem("neurons", (4096, 4096), 1, "sample"),
+    "map-elements": LaunchProblem("maps, a θ per element", (64, 256, 56, 56), 1, "element"),
+    "odd-elements": LaunchProblem("maps of 7×7, a θ per element", (64, 2048, 7, 7), 1, "element", wide=False),
 }
 
 
-def launches(problem: Problem, dtype: str) -> list[Launch]:
+def launches(problem: LaunchProblem, dtype: str) -> list[Launch]:
     """The launches of a forward and a backward pass, on tensors without memory."""
     x = torch.empty(problem.shape, dtype=DTYPES[dtype], device="meta")
     if problem.channels_last:
@@ -50,7 +50,7 @@ def launches(problem: Problem, dtype: str) -> list[Launch]:
     structures = problem.shape[problem.axis]
     mu, log_sigma, mask, d_mu, d_log_sigma = torch.empty((5, structures), device="meta")
     seed = torch.empty(1, dtype=torch.int64, device="meta")
-    layout = Layout(problem.axis, problem.share, -20.0, 0.0)
+    layout = NoiseLayout(problem.axis, problem.share, -20.0, 0.0)
     forward, backward = (walk(problem.shape, (x.stride(),) * number, layout) for number in (2, 3))
     assert forward is not None
     assert backward is not None
@@ -70,7 +70,7 @@ def parameter_launches() -> list[Launch]:
     bounds = torch.empty((2, layers), device="meta")
     sums = torch.empty((2, layers, parameters_gpu.divergence_blocks(structures)), device="meta")
     gradients = torch.empty_like(parameters[:2])
-    layout = Layout(0, "batch", -20.0, 0.0)
+    layout = NoiseLayout(0, "batch", -20.0, 0.0)
     mu, log_sigma, mask = parameters
     with recorded() as found:
         parameters_gpu.divergence((mu, log_sigma, mask), (starts, bounds), sums, gradients)

@@ -36,7 +36,7 @@ AGREEMENT = 1e-10
 
 
 @dataclass(frozen=True)
-class Timing:
+class ArrayTiming:
     """One function's times in nanoseconds per element, fastest and median round of each rival."""
 
     function: str
@@ -100,7 +100,7 @@ def seconds(call: Callable[[], Any]) -> float:
     return min(once() for _ in range(3))
 
 
-def measure(name: str, size: int, rounds: int) -> Timing:
+def measure(name: str, size: int, rounds: int) -> ArrayTiming:
     """Verify, then time the rivals in turn, after one round that is thrown away."""
     rivals = calls(name, *arguments(size))
     with np.errstate(all="ignore"):
@@ -111,7 +111,7 @@ def measure(name: str, size: int, rounds: int) -> Timing:
         for rival, turns in taken.items()
         for suffix, reduce in (("", min), ("_median", statistics.median))
     }
-    return Timing(name, **times)
+    return ArrayTiming(name, **times)
 
 
 def in_a_new_process(code: str) -> float:
@@ -141,7 +141,7 @@ def versions() -> str:
     return f"{processor()}, Python {platform.python_version()}, {packages}"
 
 
-def table(timings: list[Timing]) -> list[str]:
+def table(timings: list[ArrayTiming]) -> list[str]:
     """Format the measurements, below 120 columns."""
     head = f"{'ns per element, median (fastest)':33}{'bmrs_core':>15}{'SciPy, stable':>17}{'as printed':>17}"
     rows = [f"{head}{'× SciPy':>11}{'× printed':>11}"]

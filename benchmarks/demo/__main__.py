@@ -19,7 +19,7 @@ from benchmarks.demo.figure import draw_figure
 from benchmarks.demo.measurement import measure
 from benchmarks.demo.network import FULL_WIDTHS, LeNet5, lenet_parameters
 from benchmarks.demo.report import print_comparison, print_widths
-from benchmarks.demo.training import EpochRecord, Run, Settings, run_epoch, start
+from benchmarks.demo.training import DemoSettings, EpochRecord, Run, run_epoch, start
 
 FEW_IMAGES = 10_000
 MAX_LINES = 10
@@ -86,7 +86,7 @@ def _begin(options: argparse.Namespace, data: ImageData, checkpoint: Path) -> Ru
         return load_checkpoint(checkpoint, data.name)
     few = len(data.train_labels) < FEW_IMAGES
     epochs, finetune = EPOCHS_FULL if options.full else EPOCHS_FEW_IMAGES if few else EPOCHS
-    settings = Settings(
+    settings = DemoSettings(
         epochs=epochs if options.epochs is None else options.epochs,
         finetune_epochs=finetune if options.finetune_epochs is None else options.finetune_epochs,
         batch_size=BATCH_FEW_IMAGES if few else BATCH,

@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from benchmarks.demo.network import FULL_WIDTHS, LeNet5, example_images
-from benchmarks.demo.training import EpochRecord, Run, Settings, noise_optimizer, plain_optimizer, widths_of
+from benchmarks.demo.training import (
+    DemoSettings,
+    EpochRecord,
+    Run,
+    noise_optimizer,
+    plain_optimizer,
+    widths_of,
+)
 from bmrs_torch import insert_noise
 
 
@@ -63,7 +70,7 @@ def load_checkpoint(path: Path, data_name: str) -> Run:
     content = torch.load(path, weights_only=True)
     if content["data"] != data_name:
         raise ResumeError(f"{path} was begun on {content['data']}, but the data at hand is {data_name}")
-    settings = Settings(**content["settings"])
+    settings = DemoSettings(**content["settings"])
     model, optimizer = _rebuild(content, settings)
     run = Run(settings, model, optimizer, content["phase"], content["epoch"])
     if content["baseline"] is not None:
@@ -76,7 +83,7 @@ def load_checkpoint(path: Path, data_name: str) -> Run:
     return run
 
 
-def _rebuild(content: dict[str, Any], settings: Settings) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _rebuild(content: dict[str, Any], settings: DemoSettings) -> tuple[nn.Module, torch.optim.Optimizer]:
     model: nn.Module = LeNet5(tuple(content["widths"]))
     if content["phase"] == "prune":
         model = insert_noise(model, example_images())

@@ -20,7 +20,7 @@ _EXAMPLES_TO_COMPARE = 64
 
 
 @dataclass(frozen=True)
-class Settings:
+class DemoSettings:
     """What decides the result: data aside, all of it."""
 
     epochs: int
@@ -58,7 +58,7 @@ class EpochRecord:
 class Run:
     """Everything that changes while the demonstration runs."""
 
-    settings: Settings
+    settings: DemoSettings
     model: nn.Module
     optimizer: torch.optim.Optimizer
     phase: str = "baseline"
@@ -73,19 +73,19 @@ Report = Callable[[int, int, str], None]
 """Called after each step with the steps done and to do in this epoch, and what to show."""
 
 
-def start(settings: Settings) -> Run:
+def start(settings: DemoSettings) -> Run:
     """Set the seed and begin with the baseline."""
     torch.manual_seed(settings.seed)
     model = LeNet5()
     return Run(settings, model, plain_optimizer(model, settings))
 
 
-def plain_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def plain_optimizer(model: nn.Module, settings: DemoSettings) -> torch.optim.Optimizer:
     """Adam for a network without noise."""
     return torch.optim.Adam(model.parameters(), lr=settings.lr)
 
 
-def noise_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def noise_optimizer(model: nn.Module, settings: DemoSettings) -> torch.optim.Optimizer:
     """Adam for a network with noise, which learns faster than the weights."""
     return torch.optim.Adam(parameter_groups(model, settings.lr))
 

@@ -15,7 +15,7 @@ from benchmarks.demo.data import DataError, ImageData, load_images
 from benchmarks.fashion.after_training import prune_after_training
 from benchmarks.fashion.networks import NETWORKS, WHERE
 from benchmarks.fashion.record import make_record
-from benchmarks.fashion.training import Settings, evaluate, prune_by_evidence, train_unpruned
+from benchmarks.fashion.training import FashionSettings, evaluate, prune_by_evidence, train_unpruned
 from benchmarks.measuring.options import limited_threads
 from bmrs_torch import draw_evidence, draw_layers, load_pruned, report, save_pruned
 from bmrs_torch.reporting import Comparison
@@ -71,7 +71,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _run(options: argparse.Namespace, arguments: Sequence[str], data: ImageData, out: Path) -> None:
     train, prune, finetune = options.epochs
-    settings = Settings(
+    settings = FashionSettings(
         options.network, train, prune, finetune, options.kl_weight, options.where, seed=options.seed
     )
     name = f"fashion_{options.network}"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.demo.data import ImageData
 from benchmarks.fashion.networks import NETWORKS, with_noise
-from benchmarks.fashion.training import Settings, evaluate, finetune
+from benchmarks.fashion.training import FashionSettings, evaluate, finetune
 from bmrs_torch import prune_trained
 
 Batch = tuple[Tensor, Tensor]
@@ -63,7 +63,7 @@ class _Batches:
 
 def prune_after_training(
     unpruned: nn.Module,
-    settings: Settings,
+    settings: FashionSettings,
     data: ImageData,
     say: Callable[[str], None],
     *,
@@ -76,7 +76,7 @@ def prune_after_training(
     ----------
     unpruned : nn.Module
         The trained network; it is left as it is.
-    settings : Settings
+    settings : FashionSettings
         The network's name, the size of a batch, the seed and the fine-tuning.
     data : ImageData
         The images.

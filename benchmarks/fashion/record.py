@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from benchmarks.fashion.after_training import AfterTraining
-from benchmarks.fashion.training import Course, Settings
+from benchmarks.fashion.training import Course, FashionSettings
 from benchmarks.measuring.machine import this_machine, versions
 from bmrs_torch import Comparison
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "numpy", "numba")
 
 
 def make_record(
-    settings: Settings,
+    settings: FashionSettings,
     arguments: Sequence[str],
     data_name: str,
     training: list[dict[str, Any]],

@@ -23,7 +23,7 @@ _ONE_CYCLE_START = 0.1
 
 
 @dataclass(frozen=True)
-class Settings:
+class FashionSettings:
     """What decides the result, data aside."""
 
     network: str
@@ -54,7 +54,9 @@ class Course:
 Say = Callable[[str], None]
 
 
-def train_unpruned(settings: Settings, data: ImageData, say: Say) -> tuple[nn.Module, list[dict[str, Any]]]:
+def train_unpruned(
+    settings: FashionSettings, data: ImageData, say: Say
+) -> tuple[nn.Module, list[dict[str, Any]]]:
     """Train the network plainly; return it and a record of each epoch."""
     torch.manual_seed(settings.seed)
     model = NETWORKS[settings.network]()
@@ -66,14 +68,14 @@ def train_unpruned(settings: Settings, data: ImageData, say: Say) -> tuple[nn.Mo
     return model, epochs
 
 
-def prune_by_evidence(unpruned: nn.Module, settings: Settings, data: ImageData, say: Say) -> Course:
+def prune_by_evidence(unpruned: nn.Module, settings: FashionSettings, data: ImageData, say: Say) -> Course:
     """Go on with noise from a trained network, prune after every epoch, shrink, fold and fine-tune.
 
     Parameters
     ----------
     unpruned : nn.Module
         The trained network; it becomes the noisy one.
-    settings : Settings
+    settings : FashionSettings
         How long and how strongly.
     data : ImageData
         The images.
@@ -108,7 +110,7 @@ def prune_by_evidence(unpruned: nn.Module, settings: Settings, data: ImageData, 
     return course
 
 
-def finetune(model: nn.Module, settings: Settings, data: ImageData, say: Say) -> list[dict[str, Any]]:
+def finetune(model: nn.Module, settings: FashionSettings, data: ImageData, say: Say) -> list[dict[str, Any]]:
     """Train a network without noise a little further; return a record of each epoch."""
     optimizer = torch.optim.Adam(model.parameters())
     epochs = _train(model, optimizer, data, settings, settings.finetuning_epochs, settings.finetuning_lr)
@@ -119,7 +121,7 @@ def _train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: ImageData,
-    settings: Settings,
+    settings: FashionSettings,
     epochs: int,
     lr: float,
 ) -> Iterator[float]:

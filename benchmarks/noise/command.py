@@ -21,7 +21,7 @@ from benchmarks.measuring.options import (
 )
 from benchmarks.noise.comparison import ComparisonError, print_comparison, read_earlier
 from benchmarks.noise.figure import draw_figure
-from benchmarks.noise.measurement import Result, Settings, measure
+from benchmarks.noise.measurement import NoiseSettings, Result, measure
 from benchmarks.noise.problem import DTYPES, OPS, Problem, ProblemError
 from benchmarks.noise.record import problem_record, run_record, write
 from benchmarks.noise.table import LEGEND, console, print_result
@@ -127,7 +127,7 @@ def _run(
         if problem.op == "arrays":
             record["arrays"] += _measure_arrays(on, problem, options.rounds or ARRAYS_ROUNDS)
             continue
-        limits = Settings(options.rounds, options.seconds, not options.no_compile)
+        limits = NoiseSettings(options.rounds, options.seconds, not options.no_compile)
         result = measure(problem, limits)
         print_result(on, result)
         record["problems"].append(problem_record(result))

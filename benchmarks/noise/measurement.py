@@ -35,7 +35,7 @@ LONGEST_PASS = 2.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class NoiseSettings:
     """How long to measure, and against what."""
 
     rounds: int | None = None
@@ -87,7 +87,7 @@ class Result:
     left_out: dict[str, str]
 
 
-def measure(problem: Problem, settings: Settings) -> Result:
+def measure(problem: Problem, settings: NoiseSettings) -> Result:
     """Measure every rival that can run and is right."""
     moved = problem.elements_read_and_written
     copies = (moved, problem.torch_dtype, problem.device)
@@ -144,7 +144,7 @@ def _quick_enough(variant: Variant) -> Variant:
 
 
 def _taken(
-    clock: Clock, variants: Mapping[str, Variant], before: Callable[[], None], settings: Settings
+    clock: Clock, variants: Mapping[str, Variant], before: Callable[[], None], settings: NoiseSettings
 ) -> dict[str, list[Laps]]:
     def batch(variant: Variant) -> Callable[[], Laps]:
         halves = (variant.forward, variant.backward)

@@ -26,7 +26,7 @@ from benchmarks.noise.variant import (
     compiled,
     differentiate,
 )
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 from bmrs_torch import multiplicative_noise
 from bmrs_torch.operation.multiplicative_noise import draw_seed
 from bmrs_torch.operation.reference import ReferenceNoise
@@ -59,7 +59,7 @@ def ours(problem: Problem, inputs: Inputs, seed: Tensor | None = None) -> Tensor
 def reference(problem: Problem, inputs: Inputs, seed: Tensor | None = None) -> Tensor:
     """Call the plainly written implementation that the package's tests hold all others to."""
     seed = draw_seed() if seed is None else seed
-    layout = Layout(problem.axis, str(problem.share), LOG_A, LOG_B)
+    layout = NoiseLayout(problem.axis, str(problem.share), LOG_A, LOG_B)
     mask = torch.ones_like(inputs.mu, requires_grad=False)
     result: Tensor = ReferenceNoise.apply(  # type: ignore[no-untyped-call]
         inputs.x, inputs.mu, inputs.log_sigma, mask, seed, layout

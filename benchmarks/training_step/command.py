@@ -17,7 +17,7 @@ from benchmarks.measuring.options import (
 from benchmarks.noise.command import PACKAGES
 from benchmarks.noise.record import run_record, write
 from benchmarks.noise.table import console
-from benchmarks.training_step.measurement import Settings, measure
+from benchmarks.training_step.measurement import StepSettings, measure
 from benchmarks.training_step.networks import LARGE_NETWORKS, NETWORKS
 from benchmarks.training_step.steps import FREE, NAIVE, OURS, Adam
 from benchmarks.training_step.table import LEGEND, draw_figure, print_results, record
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     on = console()
     device = torch.device(options.device)
     adam = Adam(options.fused, not options.one_group)
-    settings = Settings(adam, options.rounds, options.seconds, options.seed, device)
+    settings = StepSettings(adam, options.rounds, options.seconds, options.seed, device)
     machine = this_machine(torch.cuda.get_device_name() if device.type == "cuda" else None)
     installed = versions(*PACKAGES)
     on.print(f"{machine}; {thread_text(options.threads)}, seed {options.seed}")

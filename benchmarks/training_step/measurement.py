@@ -50,7 +50,7 @@ class NetworkResult:
 
 
 @dataclass(frozen=True)
-class Settings:
+class StepSettings:
     """How to measure: the variants' optimizer, rounds or seconds, seed, device."""
 
     adam: Adam
@@ -60,7 +60,7 @@ class Settings:
     device: torch.device
 
 
-def measure(key: str, network: Network, variants: tuple[str, ...], settings: Settings) -> NetworkResult:
+def measure(key: str, network: Network, variants: tuple[str, ...], settings: StepSettings) -> NetworkResult:
     """Check the variants, let them take turns; on a GPU each twice, launched one by one and as a graph."""
     make = partial(make_step, network=network, adam=settings.adam, seed=settings.seed, device=settings.device)
     ready: dict[str, Step | GraphedStep] = {WITHOUT: make(WITHOUT)}

@@ -2,7 +2,7 @@
 
 Forward
     y = x * theta * mask, theta = exp(x_q(u)): one theta per entry of the *noise shape*
-    (`Layout.noise_shape`), x_q the quantile of the truncated normal of log theta (paper, Eq. 1 and 7),
+    (`NoiseLayout.noise_shape`), x_q the quantile of the truncated normal of log theta (paper, Eq. 1 and 7),
     u = (k + 1/2) 2^-32 from word k of Philox4x32-10 keyed by the seed and counted by the row-major index in
     the noise shape.
 Backward
@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-__all__ = ["LOG_SIGMA_LIMIT", "LOG_SIGMA_LIMIT_FLOAT64", "SHARES", "Layout", "Share"]
+__all__ = ["LOG_SIGMA_LIMIT", "LOG_SIGMA_LIMIT_FLOAT64", "SHARES", "NoiseLayout", "Share"]
 
 Share: TypeAlias = Literal["sample", "batch", "element"]
 SHARES: tuple[str, ...] = get_args(Share)
@@ -48,7 +48,7 @@ LOG_SIGMA_LIMIT_FLOAT64 = 700.0
 """The same in float64 arithmetic."""
 
 
-class Layout(NamedTuple):
+class NoiseLayout(NamedTuple):
     """Where the structures lie in x, how the noise is shared, and the bounds of log theta.
 
     Parameters
@@ -71,7 +71,7 @@ class Layout(NamedTuple):
 
         Examples
         --------
-        >>> Layout(1, "sample", -20.0, 0.0).noise_shape((32, 64, 56, 56))
+        >>> NoiseLayout(1, "sample", -20.0, 0.0).noise_shape((32, 64, 56, 56))
         (32, 64, 1, 1)
         """
         if self.share == "element":

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 
-__all__ = ["SPEC", "Plan", "Strides", "four_strides", "plan"]
+__all__ = ["SPEC", "Strides", "Traversal", "four_strides", "plan"]
 
 # A row of noise has at least this many draws where there are as many, and per-element noise on the
 # elements of one structure is drawn together with that of others up to the second number.
@@ -50,12 +50,12 @@ _FIELDS = (
     "streamed",
 )
 SPEC = {name: i for i, name in enumerate(_FIELDS)}
-"""Places of the plan's numbers in `Plan.spec`; after them the four strides of each tensor, in elements."""
+"""Places of the plan's numbers in `Traversal.spec`; after them the four strides of each tensor, in elements."""
 
 Strides = tuple[int, ...]
 
 
-class Plan(NamedTuple):
+class Traversal(NamedTuple):
     """A plan in the form the kernels read, with what its caller needs.
 
     Parameters
@@ -118,7 +118,7 @@ def _walk(structures: int, elements: int, vector: bool, tensors: tuple[Strides, 
 
 
 @functools.lru_cache(maxsize=4096)
-def plan(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layout) -> Plan | None:
+def plan(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: NoiseLayout) -> Traversal | None:
     """Plan the walk through tensors of one shape.
 
     Parameters
@@ -127,12 +127,12 @@ def plan(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layou
         Shape of x.
     all_strides : tuple of tuple of int
         Strides, in elements, of each tensor of that shape that the kernel reads or writes.
-    layout : Layout
+    layout : NoiseLayout
         Axis and sharing.
 
     Returns
     -------
-    Plan or None
+    Traversal or None
         None if a tensor's axes do not merge: it must be made contiguous first.
     """
     axis, share = layout.axis, layout.share
@@ -164,7 +164,7 @@ def _assemble(
     per_element: bool,
     in_runs: bool,
     tensors: tuple[Strides, ...],
-) -> Plan:
+) -> Traversal:
     repeats = elements if per_element and not in_runs else 1
     noise = structures * repeats
     total = rows * positions * structures * elements
@@ -194,4 +194,6 @@ def _assemble(
         int(4 * total >= STREAMED_BYTES and (walk != VECTOR or structures * elements >= STREAMED_RUN)),
     )
     spec = np.array([*numbers, *(stride for strides in tensors for stride in strides)], np.int64)
-    return Plan(spec, spec.ctypes.data, units, max(1, min(tasks, units)), structures, repeats, tile * noise)
+    return Traversal(
+        spec, spec.ctypes.data, units, max(1, min(tasks, units)), structures, repeats, tile * noise
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks import __main__ as benchmarks
 from benchmarks.noise import command, measurement, naive, noise_rivals
 from benchmarks.noise.comparison import ComparisonError, read_earlier
-from benchmarks.noise.measurement import Settings, check, measure
+from benchmarks.noise.measurement import NoiseSettings, check, measure
 from benchmarks.noise.problem import DTYPES, OPS, TRAINING, Problem, ProblemError, draw_inputs
 from benchmarks.noise.table import short
 from benchmarks.noise.variant import COMPILED, COPY, DROPOUT, HOISTED, NAIVE, OURS, REFERENCE
@@ -32,7 +32,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, measurement.Result]:
-    settings = Settings(rounds=2, with_compiled=False)
+    settings = NoiseSettings(rounds=2, with_compiled=False)
     return {op: measure(Problem(op, shape), settings) for op, shape in TINY.items()}
 
 
@@ -175,7 +175,7 @@ def test_a_wrong_result_is_not_reported(monkeypatch: pytest.MonkeyPatch, op: str
     right, right_naive = noise_rivals.ours, naive.noise
     monkeypatch.setattr(noise_rivals, "ours", lambda *a, **k: spoil(right(*a, **k)))
     monkeypatch.setattr(naive, "noise", lambda *a, **k: spoil(right_naive(*a, **k)))
-    result = measure(Problem(op, TINY[op]), Settings(rounds=1, with_compiled=False))
+    result = measure(Problem(op, TINY[op]), NoiseSettings(rounds=1, with_compiled=False))
     for name in (OURS, NAIVE, HOISTED):
         assert "its result is wrong" in result.left_out[name]
         assert name not in {row.variant for row in result.rows}

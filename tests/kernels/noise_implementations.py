@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bmrs_kernels.contract import SHARES, Layout
+from bmrs_kernels.contract import SHARES, NoiseLayout
 from bmrs_torch.operation import cuda
 from bmrs_torch.operation.operators import apply_noise
 from bmrs_torch.operation.reference import ReferenceNoise
@@ -19,7 +19,7 @@ __all__ = ["IMPLEMENTATIONS", "INTERPRETED", "TRUTH", "Implementation", "Outcome
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether this process runs Triton's kernels in its interpreter: then it runs them and nothing else."""
 
-Operation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Layout], Tensor]
+Operation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, NoiseLayout], Tensor]
 
 
 class Outcome(NamedTuple):
@@ -58,7 +58,7 @@ class Implementation(NamedTuple):
         parameters: tuple[Tensor, Tensor],
         mask: Tensor,
         seed: Tensor,
-        layout: Layout,
+        layout: NoiseLayout,
     ) -> Outcome:
         """Run both passes; x and dy keep their strides on the way to the device."""
         leaves = [tensor.to(self.device).detach().requires_grad_() for tensor in (x, *parameters)]
@@ -68,13 +68,15 @@ class Implementation(NamedTuple):
 
 
 def _reference(
-    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
 ) -> Tensor:
     y: Tensor = ReferenceNoise.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
     return y
 
 
-def _operator(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout) -> Tensor:
+def _operator(
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
+) -> Tensor:
     axis, share, log_a, log_b = layout
     y: Tensor = torch.ops.bmrs.noise(x, mu, log_sigma, mask, seed, axis, SHARES.index(share), log_a, log_b)
     return y
@@ -85,7 +87,7 @@ class _Triton(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
     ) -> Tensor:
         ctx.save_for_backward(x, mu, log_sigma, mask, seed)
         ctx.layout = layout
@@ -101,7 +103,9 @@ class _Triton(torch.autograd.Function):
         return dx if want_dx else None, d_mu, d_log_sigma, None, None, None
 
 
-def _triton(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout) -> Tensor:
+def _triton(
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
+) -> Tensor:
     y: Tensor = _Triton.apply(x, mu, log_sigma, mask, seed, layout)  # type: ignore[no-untyped-call]
     return y
 

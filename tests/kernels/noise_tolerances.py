@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmrs_core import logpdf
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 from bmrs_torch.operation.reference import draw_noise_and_derivatives, draw_uniforms
 
 __all__ = ["Tolerances", "tolerances"]
@@ -40,7 +40,7 @@ class Tolerances(NamedTuple):
 
 
 def tolerances(
-    x: Tensor, dy: Tensor, parameters: tuple[Tensor, Tensor], mask: Tensor, seed: Tensor, layout: Layout
+    x: Tensor, dy: Tensor, parameters: tuple[Tensor, Tensor], mask: Tensor, seed: Tensor, layout: NoiseLayout
 ) -> Tolerances:
     """Tolerances of one forward and backward pass."""
     arithmetic = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -90,7 +90,7 @@ def _condition(
     by_mu: Tensor,
     by_log_sigma: Tensor,
     parameters: tuple[Tensor, Tensor],
-    layout: Layout,
+    layout: NoiseLayout,
 ) -> Tensor:
     """κ: ∂x/∂a and ∂x/∂b are not negative and add up to 1 − ∂x/∂μ; ∂x/∂u is 1/density."""
     mu, sigma = parameters[0], parameters[1].exp()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bmrs_kernels.contract import SHARES, Layout
+from bmrs_kernels.contract import SHARES, NoiseLayout
 from bmrs_torch.operation import cpu
 
 SHAPE = (16, 24, 20, 20)
@@ -34,7 +34,7 @@ def test_nothing_of_the_size_of_x_but_the_result_is_allocated(share: str, last: 
     form = torch.channels_last if last else torch.contiguous_format
     x, dy = (torch.ones(SHAPE).to(memory_format=form) for _ in range(2))
     parameters = (torch.zeros(24), torch.full((24,), -3.0), torch.ones(24), SEED)
-    layout = Layout(1, share, -20.0, 0.0)
+    layout = NoiseLayout(1, share, -20.0, 0.0)
     for want_dx in (True, False):
         with Allocations() as forward:
             cpu.noise_forward(x, *parameters, layout)

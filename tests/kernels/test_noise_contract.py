@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmrs_kernels.contract import SHARES, Layout
+from bmrs_kernels.contract import SHARES, NoiseLayout
 from tests.kernels.noise_implementations import IMPLEMENTATIONS, INTERPRETED, TRUTH, Implementation, Outcome
 from tests.kernels.noise_tolerances import tolerances
 
@@ -62,7 +62,7 @@ def assert_exact(
     x: Tensor,
     dy: Tensor,
     parameters: tuple[Tensor, Tensor],
-    layout: Layout,
+    layout: NoiseLayout,
     mask: Tensor | None = None,
 ) -> Outcome:
     """Compare both passes with the reference in float64, within what rounding explains."""
@@ -132,7 +132,7 @@ def layouts(shape: tuple[int, ...], axis: int) -> list[str]:
 def test_every_shape_axis_and_share(
     implementation: Implementation, shape: tuple[int, ...], axis: int, share: str
 ) -> None:
-    layout = Layout(axis, share, -20.0, 0.0)
+    layout = NoiseLayout(axis, share, -20.0, 0.0)
     mask = torch.ones(shape[axis])
     mask[3::4] = 0
     assert_exact(implementation, normal(shape, 3), normal(shape, 4), everyday(shape[axis]), layout, mask)
@@ -146,7 +146,7 @@ def test_every_shape_axis_and_share(
 def test_every_dtype(
     implementation: Implementation, dtype: torch.dtype, shape: tuple[int, ...], axis: int, share: str
 ) -> None:
-    layout = Layout(axis, share, -20.0, 0.0)
+    layout = NoiseLayout(axis, share, -20.0, 0.0)
     x, dy = normal(shape, 3, dtype), normal(shape, 4, dtype)
     assert_exact(implementation, x, dy, everyday(shape[axis]), layout)
 
@@ -217,7 +217,7 @@ def test_every_layout_in_memory(
     share: str,
 ) -> None:
     shape = (3, 5, 4, 6)
-    layout = Layout(1, share, -20.0, 0.0)
+    layout = NoiseLayout(1, share, -20.0, 0.0)
     mask = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])
     assert_exact(implementation, of_x(normal(shape, 3)), of_dy(normal(shape, 4)), everyday(5), layout, mask)
 
@@ -229,7 +229,9 @@ def test_memory_layouts_of_many_elements(
 ) -> None:
     shape = (2, 3, 40, 41)
     x, dy = arrange(normal(shape, 3)), arrange(normal(shape, 4))
-    assert_exact(implementation, x, dy, everyday(3), Layout(1, share, -20.0, 0.0), torch.tensor([1.0, 0, 1]))
+    assert_exact(
+        implementation, x, dy, everyday(3), NoiseLayout(1, share, -20.0, 0.0), torch.tensor([1.0, 0, 1])
+    )
 
 
 def test_the_output_has_the_strides_that_compilers_are_told(implementation: Implementation) -> None:
@@ -237,7 +239,9 @@ def test_the_output_has_the_strides_that_compilers_are_told(implementation: Impl
         pytest.skip("the reference is not what an operator runs")
     for arrange in MEMORY:
         x, dy = arrange(normal((3, 5, 4, 6), 3)), normal((3, 5, 4, 6), 4)
-        ours = implementation.run(x, dy, everyday(5), torch.ones(5), SEED, Layout(1, "sample", -20.0, 0.0))
+        ours = implementation.run(
+            x, dy, everyday(5), torch.ones(5), SEED, NoiseLayout(1, "sample", -20.0, 0.0)
+        )
         assert ours.y.stride() == ours.dx.stride() == torch.empty_like(x).stride()
 
 
@@ -259,7 +263,7 @@ def test_every_regime_of_the_draw(
     uniform = torch.rand(2, shape[1], generator=torch.Generator().manual_seed(5))
     mu, log_sigma = (low + (high - low) * u for (low, high), u in zip(REGIMES[regime], uniform, strict=True))
     x, dy = normal(shape, 3), normal(shape, 4)
-    assert_exact(implementation, x, dy, (mu, log_sigma), Layout(1, share, -20.0, 0.0))
+    assert_exact(implementation, x, dy, (mu, log_sigma), NoiseLayout(1, share, -20.0, 0.0))
 
 
 @pytest.mark.parametrize("bounds", [(-20.0, 0.0), (-1.0, 1.0), (-80.0, -60.0), (0.5, 1.5), (-200.0, 3.0)])
@@ -271,7 +275,7 @@ def test_other_bounds_and_extreme_parameters(
     mu = torch.tensor([-1e3, -90.0, -20.0, -10.0, 0.0, 0.6, 5.0, 1e3]).repeat(6)
     log_sigma = torch.tensor([-40.0, -20.0, -8.0, 0.0, 6.0, 30.0]).repeat_interleave(8)
     x, dy = normal((16, 48), 3), normal((16, 48), 4)
-    assert_exact(implementation, x, dy, (mu, log_sigma), Layout(1, share, *bounds))
+    assert_exact(implementation, x, dy, (mu, log_sigma), NoiseLayout(1, share, *bounds))
 
 
 HOSTILE = (math.nan, math.inf, -math.inf)
@@ -289,7 +293,7 @@ def test_a_pruned_structure_hides_whatever_is_there(
     share: str,
 ) -> None:
     x, dy, (mu, log_sigma), mask = normal(shape, 3), normal(shape, 4), everyday(3), torch.ones(3)
-    layout = Layout(1, share, -20.0, 0.0)
+    layout = NoiseLayout(1, share, -20.0, 0.0)
     clean = implementation.run(arrange(x), arrange(dy), (mu, log_sigma), mask, SEED, layout)
     for place, c in enumerate(pruned):
         bad = HOSTILE[place]
@@ -312,10 +316,10 @@ def test_a_boolean_mask_and_parameters_of_other_dtypes(
 ) -> None:
     x, dy, mask = normal((6, 4), 3, dtype), normal((6, 4), 4, dtype), torch.tensor([True, False, True, True])
     mu, log_sigma = (parameter.bfloat16() for parameter in everyday(4))
-    ours = implementation.run(x, dy, (mu, log_sigma), mask, SEED, Layout(1, "sample", -20.0, 0.0))
+    ours = implementation.run(x, dy, (mu, log_sigma), mask, SEED, NoiseLayout(1, "sample", -20.0, 0.0))
     assert ours.d_mu.dtype == torch.bfloat16
     wide = implementation.run(
-        x, dy, (mu.double(), log_sigma.double()), mask.double(), SEED, Layout(1, "sample", -20.0, 0.0)
+        x, dy, (mu.double(), log_sigma.double()), mask.double(), SEED, NoiseLayout(1, "sample", -20.0, 0.0)
     )
     assert torch.equal(ours.y, wide.y)
     assert torch.equal(ours.d_mu, wide.d_mu.bfloat16())
@@ -334,7 +338,7 @@ def test_unusable_parameters_are_refused_in_both_passes(
     if implementation is TRUTH or not implementation.waits:
         pytest.skip("the reference leaves the check to its callers, and who does not wait cannot raise")
     mus, log_sigmas = everyday(4)
-    layout = Layout(1, share, -20.0, 0.0)
+    layout = NoiseLayout(1, share, -20.0, 0.0)
     x = normal((6, 4), 3).requires_grad_()
 
     def forward() -> Tensor:
@@ -357,7 +361,7 @@ def test_who_does_not_wait_answers_nan_for_unusable_parameters(
     if implementation.waits:
         pytest.skip("it raises an error, or leaves the check to its callers")
     mus, log_sigmas = everyday(4)
-    layout = Layout(1, share, -20.0, 0.0)
+    layout = NoiseLayout(1, share, -20.0, 0.0)
     x, dy = normal(shape, 3), normal(shape, 4)
     usable = implementation.run(x, dy, (mus, log_sigmas), torch.ones(4), SEED, layout)
     mus[2], log_sigmas[2] = mu, log_sigma
@@ -371,7 +375,7 @@ def test_who_does_not_wait_answers_nan_for_unusable_parameters(
 
 def test_nothing_is_asked_of_x_when_it_needs_no_gradient(implementation: Implementation) -> None:
     mu, log_sigma = (parameter.requires_grad_() for parameter in everyday(4))
-    x, layout = normal((6, 4), 3), Layout(1, "sample", -20.0, 0.0)
+    x, layout = normal((6, 4), 3), NoiseLayout(1, "sample", -20.0, 0.0)
     with_x = implementation.run(x, torch.ones(6, 4), (mu, log_sigma), torch.ones(4), SEED, layout)
     y = implementation.operation(x, mu, log_sigma, torch.ones(4), SEED, layout)
     assert torch.equal(torch.autograd.grad(y.sum(), mu)[0], with_x.d_mu)

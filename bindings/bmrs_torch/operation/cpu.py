@@ -7,9 +7,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64, Layout
+from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64, NoiseLayout
 from bmrs_kernels.cpu import noise as noise_cpu
-from bmrs_kernels.strides import Plan, plan
+from bmrs_kernels.strides import Traversal, plan
 
 __all__ = [
     "as_arithmetic",
@@ -29,7 +29,7 @@ _NAMES = {
 
 
 def noise_forward(
-    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
 ) -> Tensor:
     """Y = x·θ·mask, with the memory layout of `x`."""
     walked, y, found = _planned_forward(x, layout)
@@ -56,7 +56,7 @@ def noise_backward(
     log_sigma: Tensor,
     mask: Tensor,
     seed: Tensor,
-    layout: Layout,
+    layout: NoiseLayout,
     want_dx: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted."""
@@ -86,14 +86,14 @@ def noise_backward(
 
 def scale_forward(x: Tensor, theta: Tensor, axis: int) -> Tensor:
     """Y = x·θ in float32; θ, drawn already, is (samples, structures) with contiguous rows."""
-    x, y, found = _planned_forward(x, Layout(axis, "sample", 0.0, 0.0))
+    x, y, found = _planned_forward(x, NoiseLayout(axis, "sample", 0.0, 0.0))
     noise_cpu.scale_forward(found, (x.data_ptr(), y.data_ptr()), (theta.data_ptr(), theta.stride(0)))
     return y
 
 
 def scale_backward(dy: Tensor, x: Tensor, theta: Tensor, axis: int, want_dx: bool) -> tuple[Tensor, Tensor]:
     """Return (dx, dθ); dx is an empty tensor if it is not wanted."""
-    dy, x, dx, found = _planned_backward(dy, x, Layout(axis, "sample", 0.0, 0.0), want_dx)
+    dy, x, dx, found = _planned_backward(dy, x, NoiseLayout(axis, "sample", 0.0, 0.0), want_dx)
     d_theta = x.new_empty(theta.shape)
     noise_cpu.scale_backward(
         found,
@@ -104,7 +104,7 @@ def scale_backward(dy: Tensor, x: Tensor, theta: Tensor, axis: int, want_dx: boo
     return dx, d_theta
 
 
-def _planned_forward(x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Plan]:
+def _planned_forward(x: Tensor, layout: NoiseLayout) -> tuple[Tensor, Tensor, Traversal]:
     """Return x, y and the plan for them; x is copied only where its axes cannot be merged."""
     y = torch.empty_like(x)
     found = plan(x.shape, (x.stride(), y.stride()), layout)
@@ -114,8 +114,8 @@ def _planned_forward(x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Plan]:
 
 
 def _planned_backward(
-    dy: Tensor, x: Tensor, layout: Layout, want_dx: bool
-) -> tuple[Tensor, Tensor, Tensor, Plan]:
+    dy: Tensor, x: Tensor, layout: NoiseLayout, want_dx: bool
+) -> tuple[Tensor, Tensor, Tensor, Traversal]:
     dx = torch.empty_like(x) if want_dx else x.new_empty(0)
     found = plan(x.shape, (dy.stride(), x.stride(), dx.stride() if want_dx else x.stride()), layout)
     if found is None:

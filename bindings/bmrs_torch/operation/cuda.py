@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 from bmrs_kernels.gpu.walk import Walk, walk
 from bmrs_torch.operation.cpu import as_arithmetic
 from bmrs_torch.operation.reference import reference_backward, reference_forward
@@ -26,7 +26,7 @@ __all__ = ["current", "divergence", "noise_backward", "noise_forward", "noise_me
 
 
 def noise_forward(
-    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
 ) -> Tensor:
     """Y = x·θ·mask, with the memory layout of `x`."""
     if x.dtype == torch.float64:
@@ -49,7 +49,7 @@ def noise_backward(
     log_sigma: Tensor,
     mask: Tensor,
     seed: Tensor,
-    layout: Layout,
+    layout: NoiseLayout,
     want_dx: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted."""
@@ -108,7 +108,7 @@ def noise_mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float, *, gra
     first, second = as_arithmetic(torch.float32, mu.detach(), log_sigma.detach())
     out = first.new_empty((2, mu.numel()) if gradients else (mu.numel(),))
     with current(mu.device):
-        parameters_gpu.noise_mean(first, second, Layout(0, "batch", log_a, log_b), out)
+        parameters_gpu.noise_mean(first, second, NoiseLayout(0, "batch", log_a, log_b), out)
     return out.double()
 
 
@@ -145,7 +145,7 @@ def _parameters(mu: Tensor, log_sigma: Tensor, mask: Tensor) -> tuple[Tensor, Te
     return first, second, third
 
 
-def _walked_forward(x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Walk]:
+def _walked_forward(x: Tensor, layout: NoiseLayout) -> tuple[Tensor, Tensor, Walk]:
     """Return x, y and the way through them; x is copied only where its axes cannot be merged."""
     y = torch.empty_like(x)
     found = walk(tuple(x.shape), (x.stride(), y.stride()), layout)
@@ -153,7 +153,7 @@ def _walked_forward(x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Walk]:
 
 
 def _walked_backward(
-    dy: Tensor, x: Tensor, layout: Layout, want_dx: bool
+    dy: Tensor, x: Tensor, layout: NoiseLayout, want_dx: bool
 ) -> tuple[Tensor, Tensor, Tensor, Walk]:
     dx = torch.empty_like(x) if want_dx else x.new_empty(0)
     if 0 not in dy.stride() and dy.stride() != dx.stride() and want_dx:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmrs_kernels.contract import Layout, Share
+from bmrs_kernels.contract import NoiseLayout, Share
 from bmrs_torch.operation.checks import (
     check_bounds,
     check_input,
@@ -98,7 +98,7 @@ def multiplicative_noise(
     elif generator is not None:
         raise ValueError("give a seed or a generator to draw it from, not both")
     check_seed(seed)
-    layout = Layout(front, share, float(log_a), float(log_b))
+    layout = NoiseLayout(front, share, float(log_a), float(log_b))
     return apply_noise(x, mu, log_sigma, mask, seed, layout)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from bmrs_kernels.contract import SHARES, Layout
+from bmrs_kernels.contract import SHARES, NoiseLayout
 from bmrs_torch.operation import cpu
 
 __all__ = ["applied", "apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
@@ -75,7 +75,7 @@ def refuse_twice(*_arguments: Any) -> NoReturn:
 
 
 def apply_noise(
-    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
 ) -> Tensor:
     """Multiply checked `x` by noise and mask, differentiably."""
     refuse_transforms()
@@ -106,7 +106,7 @@ def refuse_transforms() -> None:
 class _Noise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
     ) -> Tensor:
         ctx.save_for_backward(x, mu, log_sigma, mask, seed)
         ctx.layout = layout
@@ -153,8 +153,8 @@ class _Scaled(torch.autograd.Function):
         return dx if want_dx else None, d_theta, None
 
 
-def _layout(axis: int, share: int, log_a: float, log_b: float) -> Layout:
-    return Layout(axis, SHARES[share], log_a, log_b)
+def _layout(axis: int, share: int, log_a: float, log_b: float) -> NoiseLayout:
+    return NoiseLayout(axis, SHARES[share], log_a, log_b)
 
 
 def _noise_cpu(x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, *layout: Any) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bmrs_core import log_quantile, log_quantile_grad, philox
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +32,9 @@ class Uniforms(NamedTuple):
     sigma: NDArray[np.float64]
 
 
-def draw_uniforms(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor, layout: Layout) -> Uniforms:
+def draw_uniforms(
+    shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor, layout: NoiseLayout
+) -> Uniforms:
     """Draw u for an input of `shape`, a pure function of the seed, and lay the parameters out beside it.
 
     Parameters
@@ -43,7 +45,7 @@ def draw_uniforms(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor
         Parameters of log θ.
     seed : Tensor of int64, one element
         Key of the random numbers.
-    layout : Layout
+    layout : NoiseLayout
         Axis and sharing.
 
     Returns
@@ -57,13 +59,13 @@ def draw_uniforms(shape: torch.Size, mu: Tensor, log_sigma: Tensor, seed: Tensor
     return Uniforms(u, next(along), np.exp(next(along)))
 
 
-def draw_noise(draw: Uniforms, layout: Layout) -> NDArray[np.float64]:
+def draw_noise(draw: Uniforms, layout: NoiseLayout) -> NDArray[np.float64]:
     """θ of the noise shape."""
     theta: NDArray[np.float64] = np.exp(log_quantile(*draw, log_a=layout.log_a, log_b=layout.log_b))
     return theta
 
 
-def draw_noise_and_derivatives(draw: Uniforms, layout: Layout) -> tuple[NDArray[np.float64], ...]:
+def draw_noise_and_derivatives(draw: Uniforms, layout: NoiseLayout) -> tuple[NDArray[np.float64], ...]:
     """θ, ∂θ/∂μ and ∂θ/∂log σ of the noise shape."""
     x, dx_dmu, dx_dsigma = log_quantile_grad(*draw, log_a=layout.log_a, log_b=layout.log_b)
     theta = np.exp(x)
@@ -71,7 +73,7 @@ def draw_noise_and_derivatives(draw: Uniforms, layout: Layout) -> tuple[NDArray[
 
 
 def reference_forward(
-    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+    x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
 ) -> Tensor:
     """Multiply `x` by the noise and the mask.
 
@@ -88,7 +90,7 @@ def reference_backward(
     log_sigma: Tensor,
     mask: Tensor,
     seed: Tensor,
-    layout: Layout,
+    layout: NoiseLayout,
     want_dx: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (dx, dμ, dlog σ); dx is an empty tensor if it is not wanted. All sums are float64."""
@@ -109,7 +111,7 @@ class ReferenceNoise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: Layout
+        ctx: Any, x: Tensor, mu: Tensor, log_sigma: Tensor, mask: Tensor, seed: Tensor, layout: NoiseLayout
     ) -> Tensor:
         """Multiply `x` by the noise and the mask."""
         ctx.save_for_backward(x, mu, log_sigma, mask, seed)
@@ -155,7 +157,7 @@ def _scaled(values: Tensor, scale: Tensor) -> Tensor:
     return _zero_where_pruned(working * scale.to(working.dtype), scale).to(values.dtype)
 
 
-def _along(mask: Tensor, layout: Layout, ndim: int) -> Tensor:
+def _along(mask: Tensor, layout: NoiseLayout, ndim: int) -> Tensor:
     return mask.double().view(tuple(-1 if i == layout.axis else 1 for i in range(ndim)))
 
 

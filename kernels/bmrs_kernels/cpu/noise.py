@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 from bmrs_kernels.cpu.tasks import run_tasks
-from bmrs_kernels.strides import Plan
+from bmrs_kernels.strides import Traversal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,11 +39,11 @@ __all__ = [
 
 def noise_forward(
     dtype: str,
-    plan: Plan,
+    plan: Traversal,
     tensors: tuple[int, int],
     parameters: tuple[int, int, int],
     seed: int,
-    layout: Layout,
+    layout: NoiseLayout,
     threads: int = 1,
 ) -> int:
     """Write y.
@@ -52,7 +52,7 @@ def noise_forward(
     ----------
     dtype : {"float32", "float64", "bfloat16", "float16"}
         Format of x and y.
-    plan : Plan
+    plan : Traversal
         Of x and y, in this order.
     tensors : tuple of int
         Addresses of x and y.
@@ -60,7 +60,7 @@ def noise_forward(
         Addresses of mu, log_sigma and mask (0: all ones): contiguous float64 for float64, else float32.
     seed : int
         64 bits, signed.
-    layout : Layout
+    layout : NoiseLayout
         As the plan was made for.
     threads : int
         At most so many work at it.
@@ -80,12 +80,12 @@ def noise_forward(
 
 def noise_backward(
     dtype: str,
-    plan: Plan,
+    plan: Traversal,
     tensors: tuple[int, int, int],
     parameters: tuple[int, int, int],
     gradients: tuple[int, int],
     seed: int,
-    layout: Layout,
+    layout: NoiseLayout,
     threads: int = 1,
 ) -> int:
     """Write dx, d_mu and d_log_sigma.
@@ -94,7 +94,7 @@ def noise_backward(
     ----------
     dtype, parameters, seed, layout, threads
         As for :func:`noise_forward`.
-    plan : Plan
+    plan : Traversal
         Of dy, x and dx, in this order.
     tensors : tuple of int
         Addresses of dy, x and dx; dx may be 0: not wanted.
@@ -121,7 +121,7 @@ def noise_backward(
     return bad
 
 
-def scale_forward(plan: Plan, tensors: tuple[int, int], theta: tuple[int, int]) -> None:
+def scale_forward(plan: Traversal, tensors: tuple[int, int], theta: tuple[int, int]) -> None:
     """Write y = x theta for noise per sample that is drawn already, in float32.
 
     Parameters
@@ -134,7 +134,9 @@ def scale_forward(plan: Plan, tensors: tuple[int, int], theta: tuple[int, int]) 
     _scale_kernels().forward(plan.spec_address, *tensors, *theta, plan.units, plan.width)
 
 
-def scale_backward(plan: Plan, tensors: tuple[int, int, int], theta: tuple[int, int], d_theta: int) -> None:
+def scale_backward(
+    plan: Traversal, tensors: tuple[int, int, int], theta: tuple[int, int], d_theta: int
+) -> None:
     """Write dx and, at the address `d_theta`, the contiguous gradient of theta; see :func:`scale_forward`."""
     _scale_kernels().backward(plan.spec_address, *tensors, *theta, d_theta, plan.units, plan.width)
 

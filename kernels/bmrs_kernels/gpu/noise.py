@@ -25,7 +25,7 @@ from bmrs_kernels.gpu.walk import Walk, tile_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bmrs_kernels.contract import Layout
+    from bmrs_kernels.contract import NoiseLayout
 
 __all__ = ["SIZES", "Sizes", "noise_backward", "noise_forward"]
 
@@ -71,7 +71,7 @@ Parameters = tuple["Tensor", "Tensor", "Tensor"]
 
 
 def noise_forward(
-    x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, walk: Walk, layout: Layout
+    x: Tensor, y: Tensor, parameters: Parameters, seed: Tensor, walk: Walk, layout: NoiseLayout
 ) -> None:
     """Write y.
 
@@ -85,7 +85,7 @@ def noise_forward(
         On the same device.
     walk : Walk
         Of x and y, in this order.
-    layout : Layout
+    layout : NoiseLayout
         As the walk was found for.
     """
     bounds = layout.log_a, layout.log_b
@@ -121,7 +121,7 @@ def noise_backward(
     gradients: Tensor,
     seed: Tensor,
     walk: Walk,
-    layout: Layout,
+    layout: NoiseLayout,
 ) -> None:
     """Write dx, d_mu and d_log_sigma.
 

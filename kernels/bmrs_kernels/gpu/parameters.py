@@ -13,7 +13,7 @@ from bmrs_kernels.gpu.parameter_kernels import noise_mean as noise_mean_kernel
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bmrs_kernels.contract import Layout
+    from bmrs_kernels.contract import NoiseLayout
 
 __all__ = ["divergence", "divergence_blocks", "noise_mean"]
 
@@ -60,14 +60,14 @@ def divergence(
     )
 
 
-def noise_mean(mu: Tensor, log_sigma: Tensor, layout: Layout, out: Tensor) -> None:
+def noise_mean(mu: Tensor, log_sigma: Tensor, layout: NoiseLayout, out: Tensor) -> None:
     """Write E[theta], or its derivatives where `out` has room for two numbers a structure.
 
     Parameters
     ----------
     mu, log_sigma : Tensor of float32, shape (structures,)
         Contiguous.
-    layout : Layout
+    layout : NoiseLayout
         Of which the bounds are used.
     out : Tensor of float32, shape (structures,) or (2, structures)
         Contiguous.

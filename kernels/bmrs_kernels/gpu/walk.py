@@ -11,7 +11,7 @@ import functools
 import math
 from typing import NamedTuple
 
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 from bmrs_kernels.strides import Strides, four_strides
 
 __all__ = ["Tile", "Walk", "tile_of", "walk"]
@@ -91,7 +91,7 @@ class Tile(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def walk(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layout) -> Walk | None:
+def walk(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: NoiseLayout) -> Walk | None:
     """Find a way through tensors of one shape.
 
     Parameters
@@ -100,7 +100,7 @@ def walk(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layou
         Shape of x.
     all_strides : tuple of tuple of int
         Strides, in elements, of each tensor of that shape that is read or written.
-    layout : Layout
+    layout : NoiseLayout
         Axis and sharing.
 
     Returns
@@ -115,7 +115,7 @@ def walk(shape: tuple[int, ...], all_strides: tuple[Strides, ...], layout: Layou
 
     Examples
     --------
-    >>> found = walk((32, 64, 56, 56), ((200704, 3136, 56, 1),), Layout(1, "sample", -20.0, 0.0))
+    >>> found = walk((32, 64, 56, 56), ((200704, 3136, 56, 1),), NoiseLayout(1, "sample", -20.0, 0.0))
     >>> found.columns, found.rows, found.elements, found.unit, found.outer(0)
     (False, 2048, 3136, 16, (12544, 0, 196))
     """

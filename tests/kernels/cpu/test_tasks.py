@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bmrs_kernels.contract import SHARES, Layout
+from bmrs_kernels.contract import SHARES, NoiseLayout
 from bmrs_kernels.cpu import tasks
 from bmrs_kernels.strides import plan
 from bmrs_torch.operation.operators import apply_noise
@@ -46,7 +46,7 @@ def arguments(shape: tuple[int, ...], axis: int) -> tuple[Tensor, Tensor, Tensor
 def outcome(shape: tuple[int, ...], axis: int, share: str, threads: int) -> list[Tensor]:
     torch.set_num_threads(threads)
     x, mu, log_sigma, mask = arguments(shape, axis)
-    y = apply_noise(x, mu, log_sigma, mask, SEED, Layout(axis, share, -20.0, 0.0))
+    y = apply_noise(x, mu, log_sigma, mask, SEED, NoiseLayout(axis, share, -20.0, 0.0))
     return [y.detach(), *torch.autograd.grad(y, (x, mu, log_sigma), x.detach())]
 
 
@@ -59,7 +59,7 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 def test_the_number_of_threads_changes_no_bit(name: str, share: str) -> None:
     shape, axis = SHAPES[name]
     x = torch.empty(shape)
-    found = plan(x.shape, (x.stride(), x.stride(), x.stride()), Layout(axis, share, -20.0, 0.0))
+    found = plan(x.shape, (x.stride(), x.stride(), x.stride()), NoiseLayout(axis, share, -20.0, 0.0))
     assert found is not None
     assert found.tasks > 1
     serial = outcome(shape, axis, share, 1)
@@ -70,7 +70,7 @@ def test_the_number_of_threads_changes_no_bit(name: str, share: str) -> None:
 def test_tasks_cover_the_units_in_order(share: str) -> None:
     for shape, axis in SHAPES.values():
         x = torch.empty(shape)
-        found = plan(x.shape, (x.stride(), x.stride()), Layout(axis, share, -20.0, 0.0))
+        found = plan(x.shape, (x.stride(), x.stride()), NoiseLayout(axis, share, -20.0, 0.0))
         assert found is not None
         ranges = found.ranges()
         assert len(ranges) == found.tasks

@@ -9,7 +9,7 @@ pytest.importorskip("triton", reason="Triton comes with a CUDA build of torch, o
 from benchmarks.aot import __main__ as aot
 from benchmarks.aot.budget import cost
 from benchmarks.aot.compilation import TARGETS, compile_launch
-from benchmarks.aot.problems import DTYPES, PROBLEMS, Problem, launches, parameter_launches
+from benchmarks.aot.problems import DTYPES, PROBLEMS, LaunchProblem, launches, parameter_launches
 from benchmarks.aot.resources import Resources, resources
 from bmrs_kernels.gpu.launch import Launch
 
@@ -82,12 +82,12 @@ def test_the_command_prints_what_was_counted(capsys: pytest.CaptureFixture[str])
 
 # Tensors whose axes, strides or numbers of programs are 1 are compiled with other constants.
 UNUSUAL = {
-    "five axes": Problem("", (4, 3, 8, 14, 14), 2, "sample"),
-    "five axes, per element": Problem("", (4, 3, 8, 14, 14), 2, "element"),
-    "one structure": Problem("", (4, 1, 14, 14), 1, "sample"),
-    "one sample": Problem("", (1, 5, 14, 14), 1, "batch"),
-    "one element": Problem("", (1, 1), 1, "sample"),
-    "few": Problem("", (7, 3), 1, "element"),
+    "five axes": LaunchProblem("", (4, 3, 8, 14, 14), 2, "sample"),
+    "five axes, per element": LaunchProblem("", (4, 3, 8, 14, 14), 2, "element"),
+    "one structure": LaunchProblem("", (4, 1, 14, 14), 1, "sample"),
+    "one sample": LaunchProblem("", (1, 5, 14, 14), 1, "batch"),
+    "one element": LaunchProblem("", (1, 1), 1, "sample"),
+    "few": LaunchProblem("", (7, 3), 1, "element"),
 }
 
 

@@ -17,7 +17,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs where TRITON_INTERPRET is 1", allow_module_level=True)
 
 from bmrs_core import kl_divergence_grad, log_mean_grad, mean, philox
-from bmrs_kernels.contract import SHARES, Layout
+from bmrs_kernels.contract import SHARES, NoiseLayout
 from bmrs_kernels.gpu import noise as noise_gpu
 from bmrs_torch.operation import cpu, cuda
 from tests.kernels.gpu.draw_probes import log_probe, word_probe
@@ -71,7 +71,7 @@ def values(shape: tuple[int, ...], channels_last: bool = False) -> tuple[Tensor,
     return x, dy
 
 
-def both_passes(module: Any, x: Tensor, dy: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+def both_passes(module: Any, x: Tensor, dy: Tensor, layout: NoiseLayout) -> tuple[Tensor, ...]:
     own = parameters(x.shape[layout.axis])
     return module.noise_forward(x, *own, SEED, layout), *module.noise_backward(
         dy, x, *own, SEED, layout, True
@@ -84,7 +84,7 @@ def test_a_seed_gives_the_noise_that_it_gives_on_the_cpu(
     shape: tuple[int, ...], axis: int, channels_last: bool, share: str
 ) -> None:
     x, dy = values(shape, channels_last)
-    layout = Layout(axis, share, -20.0, 0.0)
+    layout = NoiseLayout(axis, share, -20.0, 0.0)
     ours, theirs = (both_passes(module, x, dy, layout) for module in (cuda, cpu))
     mu, log_sigma, mask = parameters(shape[axis])
     bounds = tolerances(x, dy, (mu, log_sigma), mask, SEED, layout)
@@ -101,7 +101,7 @@ def test_the_size_of_tiles_changes_no_noise_and_no_sum_beyond_rounding(
     shape: tuple[int, ...], axis: int, channels_last: bool, share: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, dy = values(shape, channels_last)
-    layout = Layout(axis, share, -20.0, 0.0)
+    layout = NoiseLayout(axis, share, -20.0, 0.0)
     whole = both_passes(cuda, x, dy, layout)
     tiny = noise_gpu.Sizes(
         forward_bytes=256,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bmrs_kernels.contract import Layout
+from bmrs_kernels.contract import NoiseLayout
 from bmrs_kernels.gpu.walk import LONGEST, Walk, tile_of, walk
 
-SAMPLE = Layout(1, "sample", -20.0, 0.0)
+SAMPLE = NoiseLayout(1, "sample", -20.0, 0.0)
 
 
-def walk_of(x: torch.Tensor, layout: Layout = SAMPLE) -> Walk:
+def walk_of(x: torch.Tensor, layout: NoiseLayout = SAMPLE) -> Walk:
     found = walk(tuple(x.shape), (x.stride(),) * 2, layout)
     assert found is not None
     return found
