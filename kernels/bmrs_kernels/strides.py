@@ -50,7 +50,7 @@ _FIELDS = (
     "streamed",
 )
 SPEC = {name: i for i, name in enumerate(_FIELDS)}
-"""Places of the plan's numbers in `Traversal.spec`; after them the four strides of each tensor, in elements."""
+"""Places of the numbers in `Traversal.spec`; after them the four strides of each tensor, in elements."""
 
 Strides = tuple[int, ...]
 

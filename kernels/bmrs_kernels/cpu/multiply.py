@@ -193,4 +193,4 @@ PLAIN_LOOPS: dict[str, Any] = {
     "vector_backward": _vector_backward,
     "scalar_backward": _scalar_backward,
 }
-"""The loops under the names and with the arguments of `numba_stream.LOOPS`, which float32 has."""
+"""The loops under the names and with the arguments of `stream.LOOPS`, which float32 has."""

@@ -1,6 +1,6 @@
 """The noise operation on the CPU: forward and backward kernels for one storage format each.
 
-Kernels take addresses and a plan (`strides.Traversal`) and do a range of its units; they hold no lock, keep no
+Kernels take addresses and a `strides.Traversal` and do a range of its units; they hold no lock, keep no
 state and start no thread.
 """
 

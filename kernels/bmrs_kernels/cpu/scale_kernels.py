@@ -1,6 +1,6 @@
 """Multiplying by noise that is drawn already: forward and backward kernels in float32.
 
-Like the kernels of `numba_noise` they take addresses and a plan, but all of its units at once.
+Like the kernels of `noise_kernels` they take addresses and a plan, but all of its units at once.
 """
 
 from __future__ import annotations

@@ -260,4 +260,4 @@ LOOPS: dict[str, Any] = {
     "vector_backward": _either_vector_backward,
     "scalar_backward": _either_scalar_backward,
 }
-"""The loops of `numba_multiply` with one more argument: whether to write past the caches."""
+"""The loops of `multiply` with one more argument: whether to write past the caches."""

@@ -1,7 +1,7 @@
 """y = x theta and its backward pass where every element has a theta of its own, drawn inside the kernel.
 
 The backward kernels write dx and sums of dy x dtheta over parts of a structure's elements,
-[2, parts, structures]; `triton_sums` adds them up in a fixed order.
+[2, parts, structures]; `sums` adds them up in a fixed order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""y = x theta and its backward pass where many elements share a theta, drawn already (see `triton_tables`).
+"""y = x theta and its backward pass where many elements share a theta, drawn already (see `tables`).
 
 These kernels move memory and do little else. The backward ones write dx and sums of dy x over parts of what
-shares a theta, of one structure in each column; `triton_sums` adds them up in a fixed order.
+shares a theta, of one structure in each column; `sums` adds them up in a fixed order.
 Where theta is 0, x and dy are not looked at.
 """
 

@@ -1,6 +1,6 @@
 """How the GPU kernels walk through tensors of any shape and strides: in rows or in columns, tile by tile.
 
-x is seen as [samples, positions, structures, elements], as on the CPU (`geometry`). Where the elements of a
+x is seen as [samples, positions, structures, elements], as on the CPU (`strides`). Where the elements of a
 structure lie next to each other, tiles hold rows of them; where the structures do (tokens, channels last, no
 spatial axes), tiles hold tokens by structures.
 """
