@@ -204,6 +204,42 @@ def test_a_resumed_run_goes_on_to_the_bit(network: Any, epochs_before: int, shri
     assert pruner.history == first[2].history
 
 
+@pytest.mark.parametrize("evaluates", [False, True])
+@pytest.mark.parametrize("step", [0, 1, 4, 5])
+def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(step: int, evaluates: bool) -> None:
+    """Also in the middle of an epoch, whether or not it was evaluated, and asked for its divergence, there."""
+    schedule = Schedule(every=2, unit="step", kl_warmup=3)
+
+    def go_on(run: tuple[nn.Module, torch.optim.Optimizer, Pruner], first: int, last: int) -> list[Tensor]:
+        model, optimizer, pruner = run
+        seen = []
+        for x, y in (BATCHES * 3)[first:last]:
+            optimizer.zero_grad()
+            loss = pruner.loss(F.cross_entropy(model(x), y))
+            loss.backward()
+            optimizer.step()
+            pruner.step()
+            seen += [loss.detach(), *(p.detach().clone() for p in model.parameters())]
+        return seen
+
+    whole = begin(schedule=schedule, criterion="bmrs_n", amount=None)
+    expected = go_on(whole, 0, 9)
+    first = begin(schedule=schedule, criterion="bmrs_n", amount=None)
+    before = go_on(first, 0, step)
+    if evaluates:
+        first[0].eval()(images(4))
+        first[0].train()
+        kl_divergence(first[0])
+    model, optimizer, pruner = resumed = begin(schedule=schedule, criterion="bmrs_n", amount=None)
+    state = torch.load(save(*first), weights_only=True)
+    pruner.load_state_dict(state["pruner"])
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    after = go_on(resumed, step, 9)
+    assert all(torch.equal(a, b) for a, b in zip(before + after, expected, strict=True))
+
+
 class Shifted(nn.Module):
     """A hidden layer with a constant per unit in a buffer that no state_dict holds."""
 
