@@ -207,7 +207,7 @@ def test_a_resumed_run_goes_on_to_the_bit(network: Any, epochs_before: int, shri
 @pytest.mark.parametrize("evaluates", [False, True])
 @pytest.mark.parametrize("step", [0, 1, 4, 5])
 def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(step: int, evaluates: bool) -> None:
-    """Also in the middle of an epoch, whether or not it was evaluated, and asked for its divergence, there."""
+    """Also in the middle of an epoch, evaluated and asked for its divergence there or not."""
     schedule = Schedule(every=2, unit="step", kl_warmup=3)
 
     def go_on(run: tuple[nn.Module, torch.optim.Optimizer, Pruner], first: int, last: int) -> list[Tensor]:
@@ -230,8 +230,9 @@ def test_a_run_resumed_at_any_step_is_the_uninterrupted_one(step: int, evaluates
         first[0].eval()(images(4))
         first[0].train()
         kl_divergence(first[0])
+    file = save(*first)
     model, optimizer, pruner = resumed = begin(schedule=schedule, criterion="bmrs_n", amount=None)
-    state = torch.load(save(*first), weights_only=True)
+    state = torch.load(file, weights_only=True)
     pruner.load_state_dict(state["pruner"])
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
