@@ -32,6 +32,7 @@ SMALL = 1 << 18
 """Largest activations of a layer that draws with others: larger ones are worth several threads."""
 
 LONGEST_PAUSE = 1024
+"""Calls of layers without looking ahead, at most, after that came to nothing."""
 
 
 class NoiseLayer(NoiseParameters, Protocol):
@@ -91,19 +92,18 @@ class DrawingTogether:
         self._names = list(layers)
         self._numbers = {id(layer): number for number, layer in enumerate(self.layers)}
         self._small: set[int] = set()
-        self._drawn: Draw | None = None
-        self._ready: dict[tuple[int, int], int] = {}
+        self._ready: tuple[Draw | None, dict[tuple[int, int], int]] = None, {}
         self._used = self._disappointments = self._pause = 0
         self._copy_of_generator = torch.Generator()
-        self._seed = torch.empty(1, dtype=torch.int64)
 
     def multiplied(self, layer: NoiseLayer, x: Tensor, axis: int) -> Tensor:
         """Multiply small `x` by the noise of one of these layers."""
         refuse_transforms()
         number = self._numbers[id(layer)]
         self._small.add(number)
-        seed = int(self._seed.random_(*SEEDS))  # what draw_seed draws, in half its time
-        drawn, place = self._drawn, self._ready.get((number, seed))
+        seed = int(torch.empty(1, dtype=torch.int64).random_(*SEEDS))  # what draw_seed draws, in less time
+        drawn, places = self._ready  # at once: other threads draw, too
+        place = places.get((number, seed))
         if drawn is None or place is None or not drawn.is_for(place, x.shape[0]):
             drawn, place = self._draw(number, seed, x.shape[0]), 0
         else:
@@ -114,20 +114,22 @@ class DrawingTogether:
 
     def divergence(self) -> Divergence | None:
         """The divergence of all, if it was taken of their parameters as they are."""
-        return None if self._drawn is None else self._drawn.still_taken()
+        drawn, _ = self._ready
+        return None if drawn is None else drawn.still_taken()
 
     def _draw(self, number: int, seed: int, samples: int) -> Draw:
         """Draw for a layer and, where looking ahead has paid so far, for those after it."""
         plain = list(map(is_plain, self.layers))
-        seeds = self._foreseen(number, seed, samples, plain) if self._pays() else {number: seed}
+        ahead = self._pays()
+        seeds = self._foreseen(number, seed, samples, plain) if ahead else {number: seed}
         self._used = 0
-        with_divergence = len(plain) > 1 and all(plain) and torch.is_grad_enabled()
+        with_divergence = ahead and len(plain) > 1 and all(plain) and torch.is_grad_enabled()
         try:
             drawn = self._draw_for(seeds, samples, with_divergence=with_divergence)
         except DrawRefusedError:  # if it is another layer's, that says so when it is called
             seeds = {number: seed}
             drawn = self._draw_alone(number, seed, samples)
-        self._drawn, self._ready = drawn, {key: place for place, key in enumerate(seeds.items())}
+        self._ready = drawn, {key: place for place, key in enumerate(seeds.items())}
         return drawn
 
     def _draw_for(self, seeds: dict[int, int], samples: int, *, with_divergence: bool) -> Draw:
@@ -151,7 +153,7 @@ class DrawingTogether:
 
     def _pays(self) -> bool:
         """Whether to look ahead: not for a while after what was foreseen came to nothing, time and again."""
-        foreseen = len(self._ready) - 1
+        foreseen = len(self._ready[1]) - 1
         if foreseen > 0:
             disappointed = 2 * self._used < foreseen
             self._disappointments = self._disappointments + 1 if disappointed else 0
