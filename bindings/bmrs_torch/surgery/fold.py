@@ -119,7 +119,7 @@ def _found(model: nn.Module, inputs: Any) -> tuple[dict[str, Way], dict[str, str
     if found and not _error(trial, example, found) <= EXACT:
         found = {}  # some of it isn't exact after all: each is tried by itself
     refused: dict[str, str] = {}
-    for name in first.keys() - found.keys():
+    for name in [name for name in first if name not in found]:
         tried = []
         for way in ways.of(name):
             off = _error(trial, example, {name: way})
@@ -160,10 +160,9 @@ def _folded(model: M, ways: dict[str, Way], factors: dict[str, Tensor]) -> M:
         way.apply(folded, factors[name].double())
     for attached in attachments(folded):
         detach(attached)
-    placed = [
-        (name, m) for name, m in folded.named_modules(remove_duplicate=False) if m in set(layers.values())
-    ]
-    for name, _ in reversed(placed):
+    noise = set(layers.values())
+    placed = [name for name, module in folded.named_modules(remove_duplicate=False) if module in noise]
+    for name in reversed(placed):
         folded = _without(folded, name)
     forget(folded)
     return folded
