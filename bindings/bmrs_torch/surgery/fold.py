@@ -11,7 +11,13 @@ from bmrs_torch.attachment import attachments, detach
 from bmrs_torch.channels.calling import answers
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.remembering import forget, remembered
-from bmrs_torch.surgery.verification import Reference, difference, doubled
+from bmrs_torch.surgery.verification import (
+    RELATIVE_TOLERANCE,
+    Reference,
+    difference,
+    doubled,
+    rounds_to_float32,
+)
 from bmrs_torch.surgery.ways import Way, Ways, multiplying, test_factors
 
 __all__ = ["NotFoldableError", "fold", "unfoldable"]
@@ -116,14 +122,15 @@ def _found(model: nn.Module, inputs: Any) -> tuple[dict[str, Way], dict[str, str
     ways = Ways(trial, example)
     first = {name: next(iter(ways.of(name)), None) for name in noise_layers(trial)}
     found = {name: way for name, way in first.items() if way is not None and way.is_evident}
-    if found and not _error(trial, example, found) <= EXACT:
+    tolerance = RELATIVE_TOLERANCE if rounds_to_float32(trial, example) else EXACT
+    if found and not _error(trial, example, found) <= tolerance:
         found = {}  # some of it isn't exact after all: each is tried by itself
     refused: dict[str, str] = {}
     for name in [name for name in first if name not in found]:
         tried = []
         for way in ways.of(name):
             off = _error(trial, example, {name: way})
-            if off <= EXACT:
+            if off <= tolerance:
                 found[name] = way
                 break
             tried.append(f"{way.text} (off by {off:.1g})")

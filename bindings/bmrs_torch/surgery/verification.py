@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bmrs_torch.channels.calling import answers
 
@@ -130,6 +131,26 @@ def doubled(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Any]:
     except (RuntimeError, TypeError, ValueError):
         return copy.deepcopy(model), example_inputs
     return other, inputs
+
+
+class _Dtypes(TorchDispatchMode):
+    """Notes in which floating dtypes something is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {t.dtype for t in tree_leaves(result) if isinstance(t, Tensor) and t.is_floating_point()}
+        return result
+
+
+def rounds_to_float32(model: nn.Module, example_inputs: Any) -> bool:
+    """Whether something in a model is computed more coarsely than in float64, as norms of some are."""
+    with _Dtypes() as dtypes:
+        answers(model, example_inputs)
+    return bool(dtypes.seen - {torch.float64})
 
 
 def difference(first: list[Tensor], second: list[Tensor]) -> float:
