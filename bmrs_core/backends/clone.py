@@ -10,7 +10,6 @@ object, which still names the file it was written in.
 from __future__ import annotations
 
 import builtins
-import hashlib
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,6 @@ from bmrs_core.formulas import (
     mills,
     moments,
     ndtri,
-    nodes,
     noise,
     normal,
     quantile,
@@ -34,7 +32,7 @@ from bmrs_core.formulas import (
     truncated_lognormal,
 )
 
-__all__ = ["TEXT_MODULES", "clone_formulas", "formula_texts", "scalar_constants", "source_digest"]
+__all__ = ["TEXT_MODULES", "clone_formulas", "formula_texts", "scalar_constants"]
 
 TEXT_MODULES = (
     mills,
@@ -113,11 +111,3 @@ def clone_formulas(
         clone.sums_over_nodes = getattr(text, "sums_over_nodes", False)  # type: ignore[attr-defined]
         bound[text.__name__] = namespace[text.__name__] = decorate(clone)
     return bound
-
-
-def source_digest(*backend: types.ModuleType) -> str:
-    """Return a short hash of all texts and of a backend's modules, for the names of cached machine code."""
-    digest = hashlib.sha256()
-    for module in (constants, nodes, *TEXT_MODULES, *backend):
-        digest.update(inspect.getsource(module).encode())
-    return digest.hexdigest()[:12]

@@ -7,7 +7,6 @@ are gathered, so that the loop over their text is SIMD, too. Of a partitioned fo
 from __future__ import annotations
 
 import functools
-import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -18,10 +17,9 @@ from numba import types as numba_types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-from bmrs_core.backends import numba_elementary
-from bmrs_core.backends.clone import clone_formulas, scalar_constants, source_digest
+from bmrs_core.backends.clone import clone_formulas, scalar_constants
+from bmrs_core.backends.disk_cache import cached_njit
 from bmrs_core.backends.formula import FORMULAS
-from bmrs_core.backends.machine_code import compiled
 from bmrs_core.backends.numba_elementary import ELEMENTARY, FAST
 from bmrs_core.formulas.constants import FLOAT64_RULES
 
@@ -250,8 +248,7 @@ def kernels(name: str) -> tuple[Loop, ...]:
 
     Inputs and outputs are tuples of contiguous float64 arrays of one size <= `BLOCK`. The first loop
     evaluates the common text, every other that of a regime; a partitioned formula has one loop. Machine
-    code is cached on disk under a name that contains a hash of all it was compiled from: it never outlives
-    its source.
+    code is kept on disk (`disk_cache`).
     """
     formula = FORMULAS[name]
     texts = compiled_texts()
@@ -289,5 +286,5 @@ def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
     }
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__
-    sources = source_digest(sys.modules[__name__], numba_elementary)
-    return compiled(clone, name="loop", sources=sources, nogil=True, error_model="numpy")
+    clone.__qualname__ = name
+    return cached_njit(clone, nogil=True, error_model="numpy")

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bmrs_core.backends.disk_cache import is_kept
+
 __all__ = ["announcing"]
 
 PATIENCE = 1.0
@@ -16,11 +18,15 @@ PATIENCE = 1.0
 @contextmanager
 def announcing(what: str) -> Iterator[None]:
     """Write a line to standard error if the block takes longer than `PATIENCE`."""
-    message = f"bmrs_kernels: compiling {what} for this CPU, once; the result is kept in Numba's disk cache"
-    timer = threading.Timer(PATIENCE, sys.stderr.write, (message + "\n",))
+    timer = threading.Timer(PATIENCE, _announce, (what,))
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def _announce(what: str) -> None:
+    once = ", once: the result is kept in Numba's disk cache" if is_kept() else ""
+    sys.stderr.write(f"bmrs_kernels: compiling {what} for this CPU{once}\n")
