@@ -131,7 +131,7 @@ class GraphedStep:
 
 
 def _ours(nll_mean: Tensor, model: nn.Module) -> Tensor:
-    return elbo_loss(nll_mean, model, num_samples=TRAINING_SET)
+    return elbo_loss(nll_mean, model, num_samples=TRAINING_SET, kl_weight=1.0)
 
 
 VARIANTS: dict[str, tuple[Callable[[nn.Module, Tensor], nn.Module], Loss]] = {

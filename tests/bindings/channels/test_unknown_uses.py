@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bmrs_torch import MultiplicativeNoise, compact, noise_layers
 from bmrs_torch.channels.arithmetic import ARITHMETIC
-from bmrs_torch.channels.trace import Call, Trace, UnknownUseError
+from bmrs_torch.channels.trace import BrokenRuleError, Call, Trace, UnknownUseError
 from tests.bindings.surgery.patterns import Functional
 
 ROWS = 1000
@@ -40,7 +40,7 @@ def ignorance(_trace: Trace, _call: Call) -> None:
 
 def test_an_error_in_a_rule_is_a_fault_and_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARITHMETIC, "relu", fault)
-    with pytest.raises(ValueError, match="a fault of the rule"):
+    with pytest.raises(BrokenRuleError, match="the rule for relu failed.*a fault of the rule"):
         compact(network(torch.relu), EXAMPLE)
 
 
