@@ -40,7 +40,7 @@ def ignorance(_trace: Trace, _call: Call) -> None:
 
 def test_an_error_in_a_rule_is_a_fault_and_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARITHMETIC, "relu", fault)
-    with pytest.raises(BrokenRuleError, match="the rule for relu failed.*a fault of the rule"):
+    with pytest.raises(BrokenRuleError, match=r"the rule for relu failed.*a fault of the rule"):
         compact(network(torch.relu), EXAMPLE)
 
 
