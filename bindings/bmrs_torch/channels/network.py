@@ -31,7 +31,7 @@ OUTPUT = "it is the model's output"
 
 @dataclass(frozen=True)
 class Probe:
-    """A gate tried out, closed, without being inserted.
+    """A gate tried out without being inserted.
 
     Attributes
     ----------
@@ -41,11 +41,14 @@ class Probe:
         Whether it lies on the module's input, not on its output.
     axis : int
         Of the tensor there.
+    closed : ndarray of bool
+        For which entries of that axis it is closed.
     """
 
     module: str
     before: bool
     axis: int
+    closed: Bools
 
 
 @dataclass(frozen=True)
@@ -280,8 +283,7 @@ def _watch(
     def probe(x: Any, at: Probe | None) -> Any:
         if at is None:
             return x
-        number = x.shape[at.axis]
-        return close(trace, x, at.axis, trace.labels.new(number), np.ones(number, dtype=np.bool_))
+        return close(trace, x, at.axis, trace.labels.new(at.closed.size), at.closed)
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> Any:
         name = names.get(module)
