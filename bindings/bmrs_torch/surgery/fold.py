@@ -120,28 +120,42 @@ def _found(model: nn.Module, inputs: Any) -> tuple[dict[str, Way], dict[str, str
     """For each noise layer the first way that is exact, or what was tried, in words."""
     trial, example = doubled(model, inputs)
     ways = Ways(trial, example)
-    first = {name: next(iter(ways.of(name)), None) for name in noise_layers(trial)}
-    found = {name: way for name, way in first.items() if way is not None and way.is_evident}
     tolerance = RELATIVE_TOLERANCE if rounds_to_float32(trial, example) else EXACT
-    if found and not _error(trial, example, found) <= tolerance:
-        found = {}  # some of it isn't exact after all: each is tried by itself
-    refused: dict[str, str] = {}
-    for name in [name for name in first if name not in found]:
-        tried = []
-        for way in ways.of(name):
-            off = _error(trial, example, {name: way})
-            if off <= tolerance:
-                found[name] = way
-                break
-            tried.append(f"{way.text} (off by {off:.1g})")
-        else:
-            where = " nor into ".join(tried) or "any weights: no layer with weights of its own lies beside it"
-            refused[name] = (
-                f"noise layer {name!r} can't be folded: its factor goes exactly neither into {where}; put it "
-                "where a Linear, Conv or BatchNorm layer gives these structures, or only such layers take "
-                "them"
-            )
+    found: dict[str, Way] = {}
+    tried: dict[str, list[str]] = {name: [] for name in noise_layers(trial)}
+    left = {name: ways.of(name) for name in tried}
+    while left:  # the first way of each all at once, then the second of those whose first wasn't exact
+        turn = {name: way for name, others in left.items() if (way := next(others, None)) is not None}
+        for name, off in _errors(trial, example, turn, found, tolerance).items():
+            tried[name].append(f"{turn[name].text} (off by {off:.1g})")
+        left = {name: others for name, others in left.items() if name in turn and name not in found}
+    refused = {}
+    for name in tried.keys() - found.keys():
+        where = (
+            " nor into ".join(tried[name]) or "any weights: no layer with weights of its own lies beside it"
+        )
+        refused[name] = (
+            f"noise layer {name!r} can't be folded: its factor goes exactly neither into {where}; put it "
+            "where a Linear, Conv or BatchNorm layer gives these structures, or only such layers take them"
+        )
     return found, refused
+
+
+def _errors(
+    trial: nn.Module, example: Any, ways: dict[str, Way], found: dict[str, Way], tolerance: float
+) -> dict[str, float]:
+    """Add to those found the ways that are exact beside them; of the others, how far off each is."""
+    if not ways:
+        return {}
+    off = _error(trial, example, {**found, **ways})
+    if off <= tolerance:
+        found.update(ways)
+        return {}
+    if len(ways) == 1:
+        return dict.fromkeys(ways, off)
+    names, half = list(ways), len(ways) // 2
+    parts = [{name: ways[name] for name in part} for part in (names[:half], names[half:])]
+    return {n: off for part in parts for n, off in _errors(trial, example, part, found, tolerance).items()}
 
 
 def _error(trial: nn.Module, example: Any, ways: dict[str, Way]) -> float:
