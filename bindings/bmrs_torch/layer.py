@@ -148,6 +148,20 @@ class MultiplicativeNoise(nn.Module):
         check_input(x, self.mu, front)
         return x * scale.to(x.dtype).view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
 
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, _metadata: Any, _strict: Any, missing: Any, left: Any, errors: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, _metadata, _strict, missing, left, errors)
+        mask = state_dict.get(f"{prefix}mask")
+        if isinstance(mask, Tensor) and 0 < mask.numel() < self.num_structures:
+            errors.append(
+                f"the noise {prefix.rstrip('.') or '(the model)'} has {mask.numel()} structures in this "
+                "state and "
+                f"{self.num_structures} here: the state is of a network that was made smaller. Give this "
+                "one its shapes first: of a Pruner, load the pruner's state, then the model's, then the "
+                "optimizer's; of a file, use load_pruned"
+            )
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: not what is kept from one call to the next, nor other layers."""
         return {**self.__dict__, "drawing": None, "_expectation": None}

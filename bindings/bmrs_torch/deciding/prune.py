@@ -72,12 +72,16 @@ class PruneReport:
         What the scores mean.
     limit : float or None
         The score at which a structure goes, None where an amount decided.
+    nearest : tuple of str and float, or None
+        Of the structures that a rule keeps, the score nearest to it, and its layer; that of those coupled to
+        it as they are judged together. None where an amount decided.
     """
 
     rule: str
     layers: tuple[LayerPruning, ...]
     criterion: Criterion
     limit: float | None
+    nearest: tuple[str, float] | None = None
 
     @property
     def pruned_now(self) -> int:
@@ -90,7 +94,12 @@ class PruneReport:
         return sum(layer.num_kept for layer in self.layers)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.rule}: {self.pruned_now} pruned", *map(str, self.layers)])
+        told = f"{self.rule}: {self.pruned_now} pruned"
+        if not self.pruned_now and self.nearest is not None:
+            told += (
+                f"; the nearest is {self.criterion.symbol} = {self.nearest[1]:.4g}, in {self.nearest[0]!r}"
+            )
+        return "\n".join([told, *map(str, self.layers)])
 
 
 def prune(
@@ -184,7 +193,8 @@ def prune(
     reports = _decide(model_scores, units, rule)
     for layer, report in zip(layers.values(), reports, strict=True):
         layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
-    return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit)
+    nearest = None if rule.limit is None else _nearest(rule, units, reports)
+    return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit, nearest)
 
 
 def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
@@ -246,6 +256,16 @@ def _check_coupling(criterion: Criterion, coupling: Coupling | None, example_inp
         raise ValueError(
             f"coupling={coupling!r} needs example_inputs: what is coupled is found by tracing the model"
         )
+
+
+def _nearest(rule: Rule, units: Units, reports: tuple[LayerPruning, ...]) -> tuple[str, float] | None:
+    """Layer and score of the unit that is kept and least worth keeping."""
+    kept = np.flatnonzero(np.concatenate([report.kept for report in reports]))
+    if not kept.size:
+        return None
+    gate = kept[np.argmin(units.worth[units.unit[kept]])]
+    worth = float(units.worth[units.unit[gate]])
+    return reports[units.layer[gate]].name, -worth if rule.criterion.is_evidence else worth
 
 
 def _decide(model_scores: Scores, units: Units, rule: Rule) -> tuple[LayerPruning, ...]:

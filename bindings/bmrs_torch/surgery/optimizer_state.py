@@ -14,7 +14,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bmrs_torch.surgery.cutting import Cut
 
-__all__ = ["carry_gradients", "check_optimizer", "fits", "trained_by", "with_smaller_state"]
+__all__ = [
+    "carry_gradients",
+    "check_optimizer",
+    "check_trains",
+    "fits",
+    "trained_by",
+    "with_smaller_state",
+]
 
 Reduced = tuple[tuple[int, ...], bool]
 """Axes of a parameter over which a statistic of it was taken, from the back; whether they stay, as 1."""
@@ -23,6 +30,24 @@ Reduced = tuple[tuple[int, ...], bool]
 def trained_by(optimizer: torch.optim.Optimizer) -> set[nn.Parameter]:
     """The parameters in an optimizer's groups."""
     return {parameter for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def check_trains(optimizer: torch.optim.Optimizer, model: nn.Module) -> set[nn.Parameter]:
+    """Return what an optimizer trains of a model; raise if it is no optimizer, or that is nothing."""
+    kind = type(optimizer).__name__
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        came = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else f"a {kind}"
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer, made for the model's parameters, got {came}"
+        )
+    own = trained_by(optimizer) & set(model.parameters())
+    if not own:
+        raise ValueError(
+            f"the {kind} given trains no parameter of this {type(model).__name__}: it was made for another "
+            "model, or before this one was made smaller or its parameters replaced. Make it of "
+            "bmrs_torch.parameter_groups(model, lr)"
+        )
+    return own
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
@@ -43,19 +68,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         If it trains nothing of the model, holds on to parameters outside its groups, or has state that is
         about more than the parameter that it belongs to.
     """
-    kind = type(optimizer).__name__
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        came = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else f"a {kind}"
-        raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, made for the model's parameters, got {came}"
-        )
-    own = trained_by(optimizer) & set(model.parameters())
-    if not own:
-        raise ValueError(
-            f"the {kind} given trains no parameter of this {type(model).__name__}: it was made for another "
-            "model, or before this one was made smaller or its parameters replaced. Make it of "
-            "bmrs_torch.parameter_groups(model, lr)"
-        )
+    own, kind = check_trains(optimizer, model), type(optimizer).__name__
     holders = sorted(_holders(optimizer, own))
     if holders:
         raise ValueError(
@@ -170,8 +183,9 @@ def carry_gradients(model: nn.Module, smaller: nn.Module, cut: Cut) -> None:
 
 
 def fits(state: Mapping[str, Any], parameter: Tensor) -> bool:
-    """Whether an optimizer's state may be that of a parameter of this shape."""
-    return all(_is_about(tensor, parameter) for _, tensor in _tensors(state))
+    """Whether an optimizer's state may be moments, or averages over axes, of a parameter of this shape."""
+    own = tuple(parameter.shape)
+    return all(_reductions(tuple(tensor.shape), own) for _, tensor in _tensors(state))
 
 
 class _OfAnotherKindError(ValueError):
