@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from bmrs_torch.integrations.pruner_holder import PrunerHolder
+from bmrs_torch.training.checks import say_if_noise_is_not_trained
 
 
 class PruningCallback(PrunerHolder, TrainerCallback):
@@ -43,7 +45,10 @@ class PruningCallback(PrunerHolder, TrainerCallback):
                 "with fp16=True gradients are scaled up until they are clipped, so the divergence's can't "
                 "be added to them; set max_grad_norm, or bf16=True instead"
             )
-        self.attach(kwargs["model"]).resume_at(epochs=int(state.epoch or 0), steps=state.global_step)
+        pruner = self.attach(kwargs["model"])
+        if isinstance(kwargs.get("optimizer"), torch.optim.Optimizer):
+            say_if_noise_is_not_trained(pruner.model, kwargs["optimizer"])
+        pruner.resume_at(epochs=int(state.epoch or 0), steps=state.global_step)
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Add the divergence's gradient."""

@@ -87,9 +87,9 @@ def _shapes(inputs: Any) -> str:
     return f"a {type(inputs).__name__}"
 
 
-def say_if_noise_is_not_trained(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Warn of noise that would learn, but isn't in the optimizer."""
-    held = trained_by(optimizer)
+def say_if_noise_is_not_trained(model: nn.Module, *optimizers: torch.optim.Optimizer) -> None:
+    """Warn of noise that would learn, but isn't in the optimizers."""
+    held = set().union(*map(trained_by, optimizers))
     forgotten = [
         name or "(the model)"
         for name, layer in noise_layers(model).items()
@@ -97,7 +97,7 @@ def say_if_noise_is_not_trained(optimizer: torch.optim.Optimizer, model: nn.Modu
     ]
     if forgotten:
         warnings.warn(
-            f"the {type(optimizer).__name__} given doesn't train the noise of {', '.join(forgotten[:4])}"
+            f"the {type(optimizers[0]).__name__} given doesn't train the noise of {', '.join(forgotten[:4])}"
             f"{', …' if len(forgotten) > 4 else ''}, as one made before insert_noise doesn't, so that it "
             "stays as "
             "it began. Make the optimizer of bmrs_torch.parameter_groups(model, lr), after insert_noise; "

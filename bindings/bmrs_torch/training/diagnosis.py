@@ -72,6 +72,8 @@ class Course:
     def weights(self) -> str:
         """The weight of the divergence, and what that comes to, in words."""
         told = f"kl_weight={self.kl_weight:g}"
+        if self.noise_lr is not None:
+            told += f" and lr={self.noise_lr:g} of the noise"
         if self.penalty is not None and self.misfit is not None:
             told += f", by which the divergence adds {self.penalty:.3g} to a misfit of {self.misfit:.3g}"
         return told
@@ -135,7 +137,7 @@ def _against_collapse(course: Course) -> str:
     )
 
 
-def explain_nothing(report: PruneReport | None, course: Course, due: str) -> str:
+def explain_nothing(report: PruneReport | None, course: Course, due: str = "") -> str:
     """Say why nothing was pruned, with figures, and what to do about it.
 
     Parameters

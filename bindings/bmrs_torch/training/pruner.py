@@ -139,7 +139,7 @@ class Pruner:
         if example_inputs is not None:
             check_example(model, example_inputs)
         if optimizer is not None:
-            say_if_noise_is_not_trained(optimizer, model)
+            say_if_noise_is_not_trained(model, optimizer)
         self.model, self.optimizer = model, optimizer
         self.num_samples, self.kl_scale = num_samples, kl_scale
         self.kl_weight = default_kl_weight(num_samples, kl_scale) if kl_weight is None else kl_weight
