@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from bmrs_kernels.contract import Share
 from bmrs_torch.operation.checks import (
     check_bounds,
+    check_device,
     check_input,
     check_parameters,
     check_share,
     structure_axis,
 )
+from bmrs_torch.operation.memory import is_ordinary
 from bmrs_torch.operation.moments import noise_mean
 from bmrs_torch.operation.multiplicative_noise import multiplicative_noise
 from bmrs_torch.operation.together import DrawingTogether, is_small, multiplied
@@ -104,7 +106,7 @@ class MultiplicativeNoise(nn.Module):
         kept = self.kept()
         mu, log_sigma = torch.where(kept, self.mu, 0.0), torch.where(kept, self.log_sigma, 0.0)
         # On another device a check would wait for it; unusable parameters give NaN there.
-        if self.mu.is_cpu and not torch.compiler.is_compiling():
+        if is_ordinary(self.mu) and not torch.compiler.is_compiling():
             check_parameters(mu, log_sigma)
         return noise_mean(mu, log_sigma, log_a=self.log_a, log_b=self.log_b) * self.mask
 
@@ -136,7 +138,7 @@ class MultiplicativeNoise(nn.Module):
             )
         # On another device a comparison would wait for it.
         learns = torch.is_grad_enabled() and not self._fixed
-        again = not (learns or torch.compiler.is_compiling()) and self.mu.is_cpu
+        again = not (learns or torch.compiler.is_compiling()) and is_ordinary(self.mu)
         return self.scaled(x, self._expected_noise_again() if again else self.expected_noise())
 
     def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
@@ -146,6 +148,7 @@ class MultiplicativeNoise(nn.Module):
             return torch.nested.as_nested_tensor(parts)
         front = structure_axis(x, self.axis, self.share)
         check_input(x, self.mu, front)
+        check_device(x, mu=self.mu, mask=self.mask)
         return x * scale.to(x.dtype).view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
 
     def _load_from_state_dict(

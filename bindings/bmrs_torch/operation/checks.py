@@ -46,6 +46,27 @@ def structure_axis(x: Tensor, axis: int, share: str) -> int:
     return front
 
 
+def check_dense(x: Tensor) -> None:
+    """Raise TypeError unless `x` is a dense tensor, whose entries lie at regular distances."""
+    if x.is_nested or x.layout is not torch.strided:
+        kind = "nested" if x.is_nested else str(x.layout)
+        raise TypeError(
+            f"x must be a dense tensor (torch.strided), got a {kind} one: give x.to_dense(), or, where "
+            "samples are of different lengths, one padded to the longest"
+        )
+
+
+def check_device(x: Tensor, **others: Tensor) -> None:
+    """Raise ValueError unless the parameters of the noise are where `x` is."""
+    for name, value in others.items():
+        if value.device != x.device:
+            raise ValueError(
+                f"x and the parameters of the noise must be on one device, got x on {x.device} and {name} on "
+                f"{value.device}: move the layer by .to({str(x.device)!r})"
+                + (", after giving it values: on meta it has none" if value.is_meta else "")
+            )
+
+
 def check_input(x: Tensor, mu: Tensor, front: int) -> None:
     """Raise unless `x` is floating, with as many structures on axis `front` as `mu` has."""
     if x.dtype not in _DTYPES:
@@ -63,6 +84,8 @@ def check_parameter_shapes(mu: Tensor, log_sigma: Tensor) -> None:
     for name, value in (("mu", mu), ("log_sigma", log_sigma)):
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name} must be a dense tensor (torch.strided), got {value.layout}")
         if value.ndim != 1 or value.shape != mu.shape:
             raise ValueError(
                 "mu and log_sigma must be vectors of one length, an entry per structure, got mu "
@@ -73,6 +96,8 @@ def check_parameter_shapes(mu: Tensor, log_sigma: Tensor) -> None:
 def check_parameters(mu: Tensor, log_sigma: Tensor) -> None:
     """Raise unless the parameters are finite vectors of one length and σ is a positive float64."""
     check_parameter_shapes(mu, log_sigma)
+    if mu.is_meta or log_sigma.is_meta:
+        raise ValueError("mu and log_sigma are on the meta device, where they have no values")
     check_finite("mu", mu)
     check_finite("log_sigma", log_sigma)
     sigma = log_sigma.detach().double().exp()
@@ -102,6 +127,8 @@ def check_mask(mask: Tensor, mu: Tensor) -> None:
         )
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise TypeError(f"mask must be boolean or floating-point, got {mask.dtype}")
+    if mask.layout is not torch.strided:
+        raise TypeError(f"mask must be a dense tensor (torch.strided), got {mask.layout}")
 
 
 def check_seed(seed: Tensor) -> None:
