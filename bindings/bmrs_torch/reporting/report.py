@@ -41,7 +41,7 @@ def report(
     Returns
     -------
     Comparison
-        Print it (this needs rich), save it as JSON, or draw it with :func:`draw_layers`.
+        Print it, save it as JSON, or draw it with :func:`draw_layers`.
 
     Raises
     ------
