@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bmrs_kernels.contract import Share
+from bmrs_torch.operation.arguments import check_model, check_whole
 from bmrs_torch.operation.checks import (
     check_bounds,
     check_device,
@@ -80,14 +80,17 @@ class MultiplicativeNoise(nn.Module):
         log_b: float = 0.0,
     ) -> None:
         super().__init__()
-        if operator.index(num_structures) < 1:
+        check_whole("num_structures", num_structures, "the number of neurons, filters or heads")
+        if num_structures < 1:
             raise ValueError(f"num_structures must be at least 1, got {num_structures}")
+        check_whole("axis", axis, "an axis of the activations")
         check_share(share)
         check_bounds(log_a, log_b)
-        self.axis, self.share, self.log_a, self.log_b = axis, share, float(log_a), float(log_b)
-        self.mu = nn.Parameter(torch.full((num_structures,), INITIAL_MU))
-        self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
-        self.register_buffer("mask", torch.ones(num_structures))
+        self.axis, self.share, self.log_a, self.log_b = int(axis), share, float(log_a), float(log_b)
+        number = int(num_structures)
+        self.mu = nn.Parameter(torch.full((number,), INITIAL_MU))
+        self.log_sigma = nn.Parameter(torch.full((number,), INITIAL_LOG_SIGMA))
+        self.register_buffer("mask", torch.ones(number))
         self._fixed = False
         self.drawing: DrawingTogether | None = None
         self._expectation: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -230,6 +233,8 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     ------
     ValueError
         If there is none: nothing could be regularised or pruned.
+    TypeError
+        If it is no module.
 
     Examples
     --------
@@ -238,6 +243,7 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     >>> list(noise_layers(nn.Sequential(nn.Linear(2, 3), MultiplicativeNoise(3))))
     ['1']
     """
+    check_model(model)
     layers: dict[str, MultiplicativeNoise] = {}
     if isinstance(model, MultiplicativeNoise):
         layers[""] = model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -170,6 +170,8 @@ def prune(
     ValueError
         For an unknown criterion, an option it doesn't take, a value out of range, a model without noise
         layers, or a layer with parameters that are not finite (it is named).
+    TypeError
+        For a model or an option of another kind.
 
     Examples
     --------
@@ -197,7 +199,9 @@ def prune(
     return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit, nearest)
 
 
-def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
+def check_rule(
+    criterion: str, options: Mapping[str, Any], model: nn.Module | None = None, example_inputs: Any = None
+) -> None:
     """Raise now what :func:`prune` would raise about its options after hours of training.
 
     Parameters
@@ -206,11 +210,15 @@ def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
         Name of the criterion.
     options : mapping of str
         Options for :func:`prune`, without `example_inputs`.
+    model : nn.Module, optional
+        What is to be pruned, if it has its noise already: some options depend on its bounds.
+    example_inputs : Tensor, tuple, list or dict, optional
+        What :func:`prune` will be given.
 
     Raises
     ------
     TypeError
-        For an option that it doesn't have.
+        For an option that it doesn't have, or of another kind.
     ValueError
         For one that the criterion doesn't take or that is out of range.
     """
@@ -221,8 +229,18 @@ def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
             f"the options of a rule are those of prune() ({', '.join(sorted(known))}), got "
             f"{', '.join(sorted(unknown))}"
         )
-    of_the_rule = inspect.signature(make_rule).parameters.keys()
-    make_rule(criterion, **{name: value for name, value in options.items() if name in of_the_rule})
+    rule = make_rule(criterion, **_of(make_rule, options))
+    if model is None:
+        return
+    _check_coupling(rule.criterion, options.get("coupling"), example_inputs)
+    if rule.criterion.source in ("noise", "nothing"):
+        scores(model, criterion, **_of(scores, options))
+
+
+def _of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a function takes."""
+    known = inspect.signature(function).parameters.keys()
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _in_words(rule: Rule, coupling: Coupling | None) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import SHARES
+from bmrs_torch.operation.arguments import check_real
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -22,7 +23,9 @@ def check_share(share: str) -> None:
 
 
 def check_bounds(log_a: float, log_b: float) -> None:
-    """Raise ValueError unless log_a < log_b are finite."""
+    """Raise unless log_a < log_b are finite numbers."""
+    for name, value in (("log_a", log_a), ("log_b", log_b)):
+        check_real(name, value)
     if not (math.isfinite(log_a) and math.isfinite(log_b) and log_a < log_b):
         raise ValueError(
             f"log_a and log_b must be finite with log_a < log_b (they bound log θ), got log_a={log_a}, "

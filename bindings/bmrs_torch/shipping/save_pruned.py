@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from bmrs_torch.operation.arguments import check_model, described
 from bmrs_torch.shipping.layout import Layout, LayoutError, all_tensors, check_fit, is_layout, resize
 from bmrs_torch.shipping.writing import check_place, write
 
@@ -73,6 +74,7 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     ...     load_pruned(lambda: nn.Linear(8, 4), file)
     Linear(in_features=3, out_features=2, bias=True)
     """
+    check_model(model)
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ShippingError(f"path must end in .safetensors, got {str(path)!r}")
@@ -146,6 +148,8 @@ def load_pruned(model: M | Callable[[], M], path: str | os.PathLike[str]) -> M:
     --------
     See :func:`save_pruned`.
     """
+    if not callable(model):
+        raise TypeError(f"model must be an nn.Module or make one when called, got {described(model)}")
     description, tensors = _read(Path(path))
     layout = Layout.from_json(description)
     fresh: M = model if isinstance(model, nn.Module) else model()  # type: ignore[assignment]

@@ -78,8 +78,8 @@ def fold(model: M, example_inputs: Any = None) -> M:
       (2): Linear(in_features=3, out_features=2, bias=True)
     )
     """
-    check_has_values(model)
     layers = noise_layers(model)
+    check_has_values(model)
     factors = {name: _expected(name, layer) for name, layer in layers.items()}
     inputs = remembered(model) if example_inputs is None else example_inputs
     if inputs is None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.operation.arguments import described
 from bmrs_torch.shipping.layout import Layout, check_fit, resize
 from bmrs_torch.surgery.compact import compact, same_part
 from bmrs_torch.surgery.fold import fold
@@ -37,10 +38,8 @@ class Averages:
     """
 
     def __init__(self, model: nn.Module, others: Sequence[nn.Module]) -> None:
-        if isinstance(others, nn.Module) or not all(isinstance(other, nn.Module) for other in others):
-            raise TypeError(
-                f"others must be a sequence of modules, such as [ema], got {type(others).__name__}"
-            )
+        if not _are_modules(others):
+            raise TypeError(f"others must be a sequence of modules, such as [ema], got {described(others)}")
         self.parts = [same_part(model, other) for other in others]
         if any(part is model for part in self.parts):
             raise ValueError(
@@ -87,6 +86,12 @@ class Averages:
             resize(part, layout)
             for name, value in buffers[number].items() if number < len(buffers) else ():
                 part.get_buffer(name).copy_(value)
+
+
+def _are_modules(others: object) -> bool:
+    if isinstance(others, nn.Module) or not isinstance(others, Sequence):  # a Sequential is both
+        return False
+    return all(isinstance(other, nn.Module) for other in others)
 
 
 def _has_noise(model: nn.Module) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from bmrs_torch.channels.calling import answers
 from bmrs_torch.layer import noise_layers
+from bmrs_torch.operation.arguments import check_model, check_switch, check_whole, described
 from bmrs_torch.shipping.layout import Layout
 from bmrs_torch.surgery.optimizer_state import check_optimizer, check_trains, fits, trained_by
 from bmrs_torch.training.schedule import Schedule
@@ -27,11 +27,11 @@ def check_options(
     model: nn.Module, optimizer: Any, schedule: object, *, shrink: bool, example_inputs: Any
 ) -> None:
     """Raise TypeError or ValueError for what a pruner can't work with."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be an nn.Module with noise layers, got {_described(model)}")
+    check_model(model)
+    check_switch("shrink", shrink)
     if schedule is not None and not isinstance(schedule, Schedule):
         raise TypeError(
-            f"schedule must be a bmrs_torch.Schedule, such as Schedule(every=3), got {_described(schedule)}"
+            f"schedule must be a bmrs_torch.Schedule, such as Schedule(every=3), got {described(schedule)}"
         )
     if shrink and (optimizer is None or example_inputs is None):
         raise ValueError(
@@ -45,19 +45,7 @@ def check_options(
 def check_counts(**counts: object) -> None:
     """Raise unless all of them are whole numbers from 0 on."""
     for name, count in counts.items():
-        if not is_whole(count):
-            raise TypeError(f"{name} must be a whole number, how many are done, got {_described(count)}")
-        if operator.index(count) < 0:  # type: ignore[arg-type]
-            raise ValueError(f"{name} must be at least 0, how many are done, got {count}")
-
-
-def is_whole(value: object) -> bool:
-    """Whether something is a whole number; True and False are switches."""
-    return hasattr(value, "__index__") and not isinstance(value, (bool, Tensor))
-
-
-def _described(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.80}"
+        check_whole(name, count, "the number done", 0)
 
 
 def check_example(model: nn.Module, example_inputs: Any) -> None:
@@ -115,6 +103,9 @@ def check_state(state: object) -> None:
             f"a pruner's state holds {', '.join(sorted(keys))}, as pruner.state_dict() gives it, got {came}"
         )
     check_counts(epochs=state["epochs"], steps=state["steps"])
+    for key, kind in (("history", list), ("num_structures", Mapping), ("buffers", Mapping)):
+        if not isinstance(state[key], kind):
+            raise ValueError(f"{key} of a pruner's state is damaged: got {described(state[key])}")
 
 
 def refuse_early_state(optimizer: torch.optim.Optimizer, model: nn.Module, layout: Layout) -> None:

@@ -18,9 +18,10 @@ from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.insertion import insert_noise
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.objective import default_kl_weight, elbo_loss
+from bmrs_torch.operation.arguments import check_model, check_real, check_whole
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.fold import fold
-from bmrs_torch.training.checks import check_example, is_whole
+from bmrs_torch.training.checks import check_example
 from bmrs_torch.training.diagnosis import Course, collapsed, explain_collapse, explain_nothing
 
 STEPS = 500
@@ -153,6 +154,7 @@ def prune_trained(
         inputs = example_inputs
         check_example(model, inputs)
     noisy = _with_noise(model, inputs)
+    check_rule(criterion, rule_options, noisy, inputs)
     with _noise_alone_learns(noisy):
         losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=weight)
     if len(losses) < steps:
@@ -171,9 +173,8 @@ def prune_trained(
     return PostTrainingResult(smaller, noisy, decision, len(losses), tuple(losses))
 
 
-def _check_arguments(model: object, batches: object, loss: object, steps: object, lr: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a trained nn.Module, got {model!r:.80}")
+def _check_arguments(model: object, batches: object, loss: object, steps: int, lr: float) -> None:
+    check_model(model)
     if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
         raise TypeError(
             f"batches must be minibatches to go through, such as a DataLoader, got {batches!r:.80}"
@@ -183,9 +184,9 @@ def _check_arguments(model: object, batches: object, loss: object, steps: object
             "loss must be a function of a network and a minibatch, such as lambda model, batch: "
             f"cross_entropy(model(batch[0]), batch[1]), got {loss!r:.80}"
         )
-    if not is_whole(steps) or not isinstance(lr, (int, float)):
-        raise TypeError(f"steps must be a whole number and lr a number, got {steps!r:.80} and {lr!r:.80}")
-    if steps < 1 or not (math.isfinite(lr) and lr > 0):  # type: ignore[operator]
+    check_real("lr", lr)
+    check_whole("steps", steps, "the number of steps")
+    if steps < 1 or not (math.isfinite(lr) and lr > 0):
         raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
 
 

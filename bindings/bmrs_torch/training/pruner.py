@@ -131,7 +131,7 @@ class Pruner:
     ) -> None:
         check_options(model, optimizer, schedule, shrink=shrink, example_inputs=example_inputs)
         layers = noise_layers(model)
-        check_rule(criterion, rule_options)
+        check_rule(criterion, rule_options, model, example_inputs)
         elbo_loss(
             torch.zeros(()), model, num_samples=num_samples, kl_scale=kl_scale, kl_weight=kl_weight
         )  # raises what is wrong with them now, not after the first minibatch

@@ -180,9 +180,9 @@ def test_a_loss_that_teaches_the_noise_nothing_is_refused(loss: Any) -> None:
         ({"batches": 3}, "batches must be minibatches"),
         ({"loss": None}, "loss must be a function of a network and a minibatch"),
         ({"loss": nn.CrossEntropyLoss()}, "loss must be a function of a network and a minibatch"),
-        ({"steps": 2.5}, "steps must be a whole number"),
-        ({"steps": True}, "steps must be a whole number"),
-        ({"lr": "fast"}, "lr a number"),
+        ({"steps": "many"}, "steps must be the number of steps, a whole number, got 'many'"),
+        ({"steps": True}, "a whole number, got True"),
+        ({"lr": "fast"}, "lr must be a number, got 'fast'"),
     ],
 )
 def test_arguments_of_another_kind_are_refused(options: Any, message: str) -> None:
@@ -207,6 +207,7 @@ def not_finite(model: nn.Module, batch: Any) -> Tensor:
         ({"batches": []}, "batches holds no minibatch"),
         ({"num_samples": None}, "num_samples, the size of the training set, must be given.*a list"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 2.5}, "a whole number, got 2.5"),
         ({"lr": float("nan")}, "lr positive and finite"),
         ({"loss": not_finite}, "must be finite, got nan at step 1"),
         ({"loss": lambda m, b: m(b[0])}, "must be a scalar"),
