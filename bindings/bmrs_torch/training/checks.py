@@ -54,7 +54,8 @@ def check_example(model: nn.Module, example_inputs: Any) -> None:
     if {tensor.device for tensor in tensors} - {parameter.device for parameter in model.parameters()}:
         return  # a model that is moved before it is trained
     try:
-        answers(model, example_inputs)
+        with torch.random.fork_rng():  # what a forward method draws is not drawn from the training
+            answers(model, example_inputs)
     except Exception as error:  # the user's forward method may raise anything
         raise ValueError(
             f"example_inputs must be what {type(model).__name__} takes: a tensor, a tuple or list of "

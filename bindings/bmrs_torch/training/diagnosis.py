@@ -38,6 +38,8 @@ class Course:
         Learning rate of the noise, if known.
     penalty, misfit : float or None
         What the divergence adds to the loss now, and the last loss without it, if known.
+    detached : bool
+        Whether that loss had no gradient.
     """
 
     model: nn.Module
@@ -48,6 +50,7 @@ class Course:
     noise_lr: float | None = None
     penalty: float | None = None
     misfit: float | None = None
+    detached: bool = False
 
     def moved(self) -> tuple[float, float]:
         """How far log σ and μ of kept structures lie from where noise begins, at most."""
@@ -115,11 +118,15 @@ def explain_collapse(layers: Iterable[LayerPruning], report: PruneReport, course
         )
     return (
         f"next to nothing is left: {'; '.join(told)}; the rule is to {report.rule}. In {course.told} "
-        f"with kl_weight={course.kl_weight:g} {course.way()}. {_against_collapse(course)}"
+        f"with kl_weight={course.kl_weight:g} {course.way()}. {_against_collapse(course, report)}"
     )
 
 
-def _against_collapse(course: Course) -> str:
+def _against_collapse(course: Course, report: PruneReport) -> str:
+    if course.detached:
+        return "The loss has no gradient, so that the divergence alone was learnt from: detach nothing of it"
+    if report.criterion.source != "noise":
+        return "Take a smaller threshold, or an amount"
     if course.kl_weight > course.usual_kl_weight:
         times = course.kl_weight / course.usual_kl_weight
         return (

@@ -152,6 +152,7 @@ class Pruner:
         self.last_report: PruneReport | None = None
         self._minibatches = 0
         self._misfit: Tensor | None = None
+        self._detached = False
         self._collapsed: set[str] = set()
 
     @property
@@ -364,6 +365,7 @@ class Pruner:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self._minibatches += 1
             self._misfit = None if misfit is None else misfit.detach()
+            self._detached = misfit is not None and not misfit.requires_grad
 
     def _warn_of_collapse(self, report: PruneReport) -> None:
         layers = [layer for layer in collapsed(report) if layer.name not in self._collapsed]
@@ -384,6 +386,7 @@ class Pruner:
             noise_rate(self.optimizer, self.model),
             penalty,
             None if self._misfit is None else self._misfit.item(),
+            self._detached,
         )
 
     def _waits_for_steps(self) -> bool:

@@ -99,6 +99,24 @@ def test_collapse_is_said_once_with_its_cause(course: Any, advice: str) -> None:
     assert advice in said
 
 
+def test_a_loss_without_a_gradient_is_named_as_the_cause() -> None:
+    torch.manual_seed(0)
+    model = insert_noise(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)), X)
+    optimizer = torch.optim.Adam(parameter_groups(model, lr=0.05))
+    pruner = Pruner(model, optimizer, num_samples=64, kl_weight=1.0)
+    for _ in range(100):
+        optimizer.zero_grad()
+        pruner.loss(F.cross_entropy(model(X), Y).detach()).backward()
+        optimizer.step()
+    with pytest.warns(UserWarning, match=r"next to nothing is left.*The loss has no gradient"):
+        pruner.end_epoch()
+
+
+def test_a_threshold_of_weights_is_told_to_be_smaller() -> None:
+    with pytest.warns(UserWarning, match=r"next to nothing is left.*a smaller threshold, or an amount"):
+        trained(lr=1e-3, kl_weight=1.0, steps=1, criterion="l2", threshold=100.0)
+
+
 def test_an_amount_that_leaves_one_is_no_collapse() -> None:
     """Warnings are errors in this suite."""
     trained(lr=1e-3, kl_weight=1.0, steps=1, criterion="l2", amount=0.95)
