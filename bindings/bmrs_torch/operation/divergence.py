@@ -78,8 +78,10 @@ def divergence_of(
     mu, log_sigma, mask = (list(tensors) for tensors in zip(*parameters, strict=True))
     log_a, log_b = (list(values) for values in zip(*bounds, strict=True))
     refuse_transforms()
-    _check(names, parameters)
-    if torch.compiler.is_compiling() or not _can_be_read(parameters):
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
+        _check(names, parameters)
+    if compiling or not _can_be_read(parameters):
         values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
         return Divergence(values.sum(), values, kept)
     try:
@@ -211,6 +213,8 @@ class _Divergence(torch.autograd.Function):
 
 
 def _divergence(*lists: Any) -> tuple[Tensor, Tensor, Tensor]:
+    mu, log_sigma, mask = lists[:3]
+    _check([f"layer {number}" for number in range(len(mu))], list(zip(mu, log_sigma, mask, strict=True)))
     return _evaluate(lists, want_gradients=True)
 
 
