@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["answers", "call", "in_mode", "tensors_of"]
+__all__ = ["answers", "call", "check_has_values", "in_mode", "tensors_of"]
 
 
 def call(model: nn.Module, example_inputs: Any) -> Any:
@@ -34,6 +34,17 @@ def tensors_of(answer: Any) -> list[Tensor]:
     if isinstance(answer, (tuple, list)):
         return [tensor for part in answer for tensor in tensors_of(part)]
     return [t for t in tree_leaves(answer) if isinstance(t, Tensor) and t.is_floating_point()]
+
+
+def check_has_values(model: nn.Module) -> None:
+    """Raise ValueError if something of a model is on the meta device, where it can't be run on an example."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    empty = next((name for name, tensor in tensors if tensor.is_meta), None)
+    if empty is not None:
+        raise ValueError(
+            f"{type(model).__name__} has no values, {empty!r} is on the meta device, so it can't be run: "
+            "give it some first, by to_empty(device=...) and load_state_dict, or load_pruned"
+        )
 
 
 @contextmanager

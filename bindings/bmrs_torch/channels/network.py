@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
-from bmrs_torch.channels.calling import call, in_mode, tensors_of
+from bmrs_torch.channels.calling import call, check_has_values, in_mode, tensors_of
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
@@ -158,6 +158,7 @@ def follow(
     -------
     FollowedNetwork
     """
+    check_has_values(model)
     network = FollowedNetwork()
     with in_mode(model, training=False):
         _run(model, example_inputs, network, closed, probes, record=True)

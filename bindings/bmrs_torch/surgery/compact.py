@@ -13,7 +13,7 @@ from torch import nn
 from bmrs_torch.channels.network import follow
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.cutting import Cut, cut_model
-from bmrs_torch.surgery.optimizer_state import rebind_optimizer
+from bmrs_torch.surgery.optimizer_state import carry_gradients, check_optimizer, with_smaller_state
 from bmrs_torch.surgery.plan_compaction import Selection
 from bmrs_torch.surgery.verification import Reference, SurgeryError
 
@@ -52,7 +52,7 @@ def compact(
         the two models on in evaluation mode. A real minibatch tells more than zeros.
     optimizer : torch.optim.Optimizer, optional
         An optimizer of `model`, made to continue with the new model: its parameters are replaced and its
-        state (the moments of Adam) is cut to match.
+        state (the moments of Adam, the factors of Adafactor) is cut to match.
     others : sequence of nn.Module
         Models of the same structure, such as an exponential moving average of the weights or an
         ``AveragedModel`` of `model`, made smaller in place and alike.
@@ -60,7 +60,8 @@ def compact(
     Returns
     -------
     nn.Module
-        The smaller model, in the training mode and with the `requires_grad` of the one given.
+        The smaller model, in the training mode and with the `requires_grad` of the one given, and with the
+        gradients that were accumulated, cut to match.
 
     Raises
     ------
@@ -68,14 +69,16 @@ def compact(
         If the model's answers can't be compared, or the smaller model's would differ by more than 1e-5
         relative although each removal alone is sound.
     ValueError
-        If the model has no noise layers, or another model isn't of its structure.
+        If the model has no noise layers, another model isn't of its structure, or the optimizer is another
+        model's or can't go on (LBFGS, whose state is about all parameters at once).
     TypeError
-        For example inputs of another kind.
+        For example inputs of another kind, or an optimizer that is none.
 
     Warns
     -----
     UserWarning
         If structures are masked that can't be removed, with the reasons; :func:`plan_compaction` lists them.
+        If an optimizer's state can't be cut and begins anew.
 
     Examples
     --------
@@ -89,16 +92,20 @@ def compact(
     """
     noise_layers(model)
     _check_alike(model, others)
+    if optimizer is not None:
+        check_optimizer(optimizer, model)
     surgeon = Surgeon(model, example_inputs, Selection(follow(model, example_inputs), noise_layers(model)))
     smaller, selection, mode = surgeon.operate()
     plan = selection.plan(selection.removable)
     if plan.retained:
         warnings.warn(f"{plan.retained} masked structures are not removable:\n{plan}", stacklevel=2)
     cut = Cut(selection)
+    carry_gradients(model, smaller, cut)
+    rebind = None if optimizer is None else with_smaller_state(optimizer, model, smaller, cut)
     for other in others:
-        cut_model(_same_part(model, other), cut, sizes=mode[0], products=mode[1])
-    if optimizer is not None:
-        rebind_optimizer(optimizer, model, smaller, cut)
+        cut_model(same_part(model, other), cut, sizes=mode[0], products=mode[1])
+    if rebind is not None:
+        rebind()
     return smaller
 
 
@@ -157,10 +164,10 @@ class Surgeon(Generic[M]):
 
 def _check_alike(model: nn.Module, others: Sequence[nn.Module]) -> None:
     for other in others:
-        _same_part(model, other)
+        same_part(model, other)
 
 
-def _same_part(model: nn.Module, other: nn.Module) -> nn.Module:
+def same_part(model: nn.Module, other: nn.Module) -> nn.Module:
     """The part of another model that has the model's structure: itself, or what an average wraps."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for part in (other, getattr(other, "module", None)):

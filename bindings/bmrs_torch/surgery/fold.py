@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from bmrs_torch.attachment import attachments, detach
-from bmrs_torch.channels.calling import answers
+from bmrs_torch.channels.calling import answers, check_has_values
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.remembering import forget, remembered
 from bmrs_torch.surgery.verification import (
@@ -79,6 +79,7 @@ def fold(model: M, example_inputs: Any = None) -> M:
     )
     """
     layers = noise_layers(model)
+    check_has_values(model)
     factors = {name: _expected(name, layer) for name, layer in layers.items()}
     inputs = remembered(model) if example_inputs is None else example_inputs
     if inputs is None:
