@@ -242,12 +242,16 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
     def gate(name: str, layer: MultiplicativeNoise) -> Callable[[Tensor], Tensor]:
         dead = closed(layer)
 
-        def forward(x: Tensor) -> Tensor:
+        def forward(x: Tensor, *, in_blocks: bool = False) -> Tensor:
             labels = trace.stored_labels(layer.mu)
             for vector in (layer.log_sigma, layer.mask):
                 trace.labels.unite(labels, trace.stored_labels(vector))
             network.gates[name] = labels
-            return close(trace, x, layer.axis, labels, dead)
+            if not in_blocks:
+                return close(trace, x, layer.axis, labels, dead)
+            axis = layer.axis % (x.ndim + 1)
+            block = x.shape[axis] // labels.size
+            return close(trace, x, axis, np.repeat(labels, block), np.repeat(dead, block))
 
         return forward
 

@@ -32,10 +32,21 @@ class Use:
 
 @dataclass(frozen=True)
 class Balance:
-    """Runs of channels of which equally many have to stay."""
+    """Groups of channels that have to stay of equal size.
 
-    pieces: tuple[Ints, ...]
+    Attributes
+    ----------
+    rows : tuple of tuple of ndarray
+        In each row a piece for each group, all of one size, of which equally many have to stay: in a grouped
+        convolution one row of inputs and one of outputs.
+    reason : str
+    whole : bool
+        Whether a group may go as a whole, with its pieces in all rows.
+    """
+
+    rows: tuple[tuple[Ints, ...], ...]
     reason: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,10 @@ class Reshape:
 
 @dataclass(frozen=True)
 class Grouped:
-    """Input channels of a grouped convolution, whose weight has no axis for them."""
+    """Channels of a grouped convolution on axis 1 of its weight, which has only their places in a group.
+
+    Those are the inputs, of a transposed convolution the outputs.
+    """
 
     labels: Ints
     groups: int
@@ -159,6 +173,15 @@ class Trace(TorchDispatchMode):
     def axis(self, labels: Ints, zero: Bools | None = None) -> Axis:
         """An axis of these channels, none of them known to be 0 unless told."""
         return Axis(labels, np.zeros(labels.size, dtype=np.bool_) if zero is None else zero)
+
+    def names_of(self, tensor: Tensor) -> list[str]:
+        """Names of the stored tensors of which a tensor has the first two axes: itself, or a rescaled one."""
+        axes = self.state(tensor).axes
+        return [
+            name
+            for name, own in self.parameters.items()
+            if len(own) == len(axes) > 1 and own[0] is axes[0] and own[1] is axes[1]
+        ]
 
     def stored_labels(self, vector: Tensor) -> Ints:
         """Labels of a stored tensor of one axis."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.axes import Split
-from bmrs_torch.channels.weights import is_transposed_linear, is_weighted
+from bmrs_torch.channels.weights import NORMS, is_transposed_linear, is_weighted
+from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.surgery.plan_compaction import Selection
 
 if TYPE_CHECKING:
@@ -52,25 +53,40 @@ class Cut:
         if name not in self._grouped:
             return None
         channels, groups = self._grouped[name]
-        return int(channels.sum()) if channels.size == groups else groups
+        return int(channels.reshape(groups, -1).any(axis=1).sum())
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
         """What stays of a stored tensor, or of one of its shape: a gradient, a moment."""
-        rows = self._kept[name][0] if self._kept[name] else None
-        if name in self._grouped and self._grouped[name][0].size != self._grouped[name][1]:
-            assert rows is not None
-            tensor = self._columns(name, tensor, rows)
+        if name in self._grouped:
+            tensor = self._by_group(name, tensor)
         else:
-            tensor = _select(tensor, 0, rows)
-        for axis, kept in enumerate(self._kept[name][1:], start=1):
-            tensor = tensor if name in self._grouped else _select(tensor, axis, kept)
+            for axis, kept in enumerate(self._kept[name]):
+                tensor = _select(tensor, axis, kept)
         return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
-    def _columns(self, name: str, weight: Tensor, rows: Bools) -> Tensor:
-        """Each group of a grouped convolution has its own rows, and columns for its own input channels."""
+    def _by_group(self, name: str, weight: Tensor) -> Tensor:
+        """Each group of a grouped convolution has its own rows, and its own channels in the columns."""
         channels, groups = self._grouped[name]
-        parts = zip(weight.chunk(groups), np.split(rows, groups), np.split(channels, groups), strict=True)
-        return torch.cat([_select(_select(part, 0, row), 1, column) for part, row, column in parts])
+        parts = zip(
+            weight.chunk(groups),
+            np.split(self._kept[name][0], groups),
+            channels.reshape(groups, -1),
+            strict=True,
+        )
+        left = [(part, rows, columns) for part, rows, columns in parts if columns.any()]
+        if len(left) == groups and self._kept[name][0].all() and channels.all():
+            return weight
+        return torch.cat([_select(_select(part, 0, rows), 1, columns) for part, rows, columns in left])
+
+    def channels(self) -> dict[str, tuple[int, int]]:
+        """Of each module whose input has channels on its second axis, how many it has and keeps."""
+        roots = self._selection.network.labels.roots
+        found = {}
+        for call in self._selection.network.calls:
+            axis = call.given[1] if len(call.given) > 1 else None
+            if axis is not None:
+                found[call.name] = axis.size, int((~self._selection.goes(roots(axis.labels))).sum())
+        return found
 
     def resized(self, *, products: bool) -> dict[str, dict[int, tuple[int, bool]]]:
         """Sizes that a module's forward method uses in its views: old to new, and whether it counts heads."""
@@ -134,8 +150,12 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
             _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups)
     for name, found in cut.resized(products=products).items() if sizes else ():
         module = model.get_submodule(name)
-        if not is_weighted(module):  # its widths are told; what is reshaped in it is noise on blocks
+        # The widths of layers are told; what is reshaped in them is noise on blocks.
+        if not (is_weighted(module) or isinstance(module, (*NORMS, MultiplicativeNoise))):
             _tell_heads(module, found)
+    for name, (size, left) in cut.channels().items():
+        if left < size:
+            _tell_norm(model.get_submodule(name), size, left)
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
@@ -171,6 +191,14 @@ def _tell_sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]], groups
         _tell_others(module, before)
 
 
+def _tell_norm(module: nn.Module, before: int, left: int) -> None:
+    """Those without weights, too, and how many groups are left of a GroupNorm."""
+    if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+        module.num_groups, module.num_channels = left * module.num_groups // before, left
+    elif isinstance(module, NORMS) and hasattr(module, "num_features"):
+        module.num_features = left
+
+
 def _tell_others(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> None:
     """Any module whose sizes are numbers under one of the names in use: norms, PReLU."""
     now = {key: tuple(tensor.shape) for key, tensor in _own(module).items()}
@@ -190,5 +218,5 @@ def _tell_heads(module: nn.Module, found: Mapping[int, tuple[int, bool]]) -> Non
         if type(value) is not int or value not in found or any(word in key for word in _SIZE_OF_A_HEAD):
             continue
         new, heads = found[value]
-        if not heads or key in ("h", "heads", "nhead", "groups") or "head" in key:
+        if not heads or key in ("h", "heads", "nhead") or "head" in key or "groups" in key:
             setattr(module, key, new)

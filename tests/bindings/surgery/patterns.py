@@ -301,12 +301,12 @@ REMOVABLE = [
 
 RETAINED = {
     norm_after_the_gate: "0 becomes something else",
-    group_norm_after_the_gate: "GroupNorm normalises over the structures",
+    group_norm_after_the_gate: "coupled to .*GroupNorm normalises over groups of 2 in '2'",
     added_to_the_input: "the model's input has an entry for each",
     residual_with_padded_shortcut: "they are padded|has an entry for each",
     hard_coded_halves: "coupled to structures of 'gate' that are not masked",
     shuffled_by_a_table: "picked by their positions",
-    pixel_shuffle: "can't be followed",
+    pixel_shuffle: "pixel_shuffle makes one channel of 4",
     channel_attention_over_all: "mean goes over them",
     divided_by_the_width: "counts on the width",
     layer_called_twice: "not 0 where 'shared' takes it",
