@@ -19,7 +19,7 @@ from bmrs_torch.channels.network import (
     trained,
 )
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_weighted
-from bmrs_torch.insertion.placement import InsertionPlan, Placement
+from bmrs_torch.insertion.placement import InsertionPlan, Placement, axis_of_structures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,12 +137,12 @@ class Search:
         obstacles = self._network.obstacles()
         return OUTPUT if any(obstacles.get(root) == OUTPUT for root in roots) else None
 
-    def _after(self, call: ModuleCall) -> Placement:
+    def _after(self, call: ModuleCall, block: int = 1) -> Placement:
         axis = activation_axis(self._modules[call.name])
         channels = self._axis(call)
         assert axis is not None
         assert channels is not None
-        return Placement(call.name, channels.size, axis)
+        return Placement(call.name, channels.size // block, axis_of_structures(axis, block), block=block)
 
     def _axis(self, call: ModuleCall, *, before: bool = False) -> Axis | None:
         axis = activation_axis(self._modules[call.name])
@@ -205,27 +205,35 @@ class Search:
         axis = self._axis(call, before=before)
         assert axis is not None
         wanted = set(self._roots(self._network, axis))
-        outputs, inputs = [], []
+        outputs: list[tuple[ModuleCall, int]] = []
+        inputs, singly = [], []
         for other in reversed(self._network.calls):
             if self._count[other.name] > 1 or not is_plain(self._modules[other.name]):
                 continue
             result, given = self._axis(other), self._axis(other, before=True)
-            if result is not None and self._covers(result, wanted) == 1:
-                outputs.append(other)
+            covered = 0 if result is None else self._covers(result, wanted)
+            # Of what a norm takes in blocks, a group goes at a time; what a layer gives is its own otherwise.
+            if covered == 1 or (covered and self._is_norm(other)):
+                outputs.append((other, covered))
+            elif covered and activation_axis(self._modules[other.name]) == 1:
+                singly.append((other, covered))
             takes = given is not None and not self._is_norm(other) and not self._is_depthwise(other)
             block = self._covers(given, wanted) if takes and given is not None else 0
             if block and given is not None:
                 inputs.append(self._before(other, given.size, block))
-        norms = [c for c in outputs if self._is_norm(c)]
-        normed = {c.source for c in norms}
-        bare = [c for c in outputs if not self._is_norm(c) and c.name not in normed]
-        places: list[tuple[Placement, ...]] = [(self._after(c),) for c in [*norms, *bare]]
+        norms = [(c, block) for c, block in outputs if self._is_norm(c)]
+        normed = {c.source for c, _ in norms}
+        bare = [(c, block) for c, block in outputs if not self._is_norm(c) and c.name not in normed]
+        places: list[tuple[Placement, ...]] = [(self._after(*c),) for c in [*norms, *bare]]
+        # Several of a layer's channels for one of those that take them, as before a PixelShuffle.
+        taken = {place.block for place in inputs}
+        places += [(self._after(c),) for c, block in singly if not norms and block not in taken]
         places += [(place,) for place in inputs]
         alike = len({(place.axis, place.block) for place in inputs}) == 1
         if alike and 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
             places.append(_shared(inputs))
         if streams and len(norms) + len(bare) > 1:
-            places.append(_shared([self._after(c) for c in [*norms, *bare]]))
+            places.append(_shared([self._after(*c) for c in [*norms, *bare]]))
         return places
 
     def _is_depthwise(self, call: ModuleCall) -> bool:
@@ -235,7 +243,8 @@ class Search:
     def _before(self, call: ModuleCall, size: int, block: int) -> Placement:
         axis = activation_axis(self._modules[call.name])
         assert axis is not None
-        return Placement(call.name, size // block, axis if block == 1 else -2, before=True, block=block)
+        counted = axis_of_structures(axis, block)
+        return Placement(call.name, size // block, counted, before=True, block=block)
 
     def _covers(self, axis: Axis, wanted: set[int]) -> int:
         """Entries that each of the wanted channels has on an axis that has no others, else 0."""
@@ -283,7 +292,7 @@ def _prevented(network: FollowedNetwork) -> dict[int, str]:
 
 
 def _probe(place: Placement) -> Probe:
-    return Probe(place.name, place.before, -1 if place.block > 1 else place.axis)
+    return Probe(place.name, place.before, place.axis_of_tensor)
 
 
 def _shared(places: list[Placement]) -> tuple[Placement, ...]:
