@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from bmrs_torch.attachment import attachments
 from bmrs_torch.channels.makers import has_weight, made_by
 from bmrs_torch.channels.network import FollowedNetwork, follow, none_closed
+from bmrs_torch.channels.weights import weight_axes
 from bmrs_torch.layer import MultiplicativeNoise
 
 
@@ -59,8 +59,8 @@ class FeedingLayer:
         return parameter.grad
 
     def _rows(self, value: Tensor) -> Tensor:
-        if isinstance(self.layer, _ConvTransposeNd) or type(self.layer).__name__ == "Conv1D":
-            value = value.transpose(0, 1)  # both keep the outputs on axis 1, Conv1D of transformers too
+        if weight_axes(self.layer)[0] == 1:
+            value = value.transpose(0, 1)
         if len(value) != self.num_structures and not self.blocks:
             raise ValueError(
                 f"layer {self.name!r} has {len(value)} rows of weights for the {self.num_structures} "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.axes import Split
-from bmrs_torch.channels.weights import NORMS, is_transposed_linear, is_weighted
+from bmrs_torch.channels.weights import NORMS, is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.surgery.plan_compaction import Selection
 
@@ -137,6 +137,7 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
     done: dict[str, Tensor] = {}
     for module in model.modules():
         before = _own(module)
+        axes = weight_axes(module) if is_weighted(module) else None
         for key, tensor in before.items():
             name = names[id(tensor)]
             if cut.changes(name):
@@ -147,7 +148,7 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
         if any(names[id(tensor)] in done for tensor in before.values()):
             weight = before.get("weight")
             groups = None if weight is None else cut.groups(names[id(weight)])
-            _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups)
+            _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups, axes)
     for name, found in cut.resized(products=products).items() if sizes else ():
         module = model.get_submodule(name)
         # The widths of layers are told; what is reshaped in them is noise on blocks.
@@ -172,7 +173,12 @@ def _smaller(tensor: Tensor, name: str, cut: Cut) -> Tensor:
     return parameter
 
 
-def _tell_sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]], groups: int | None) -> None:
+def _tell_sizes(
+    module: nn.Module,
+    before: Mapping[str, tuple[int, ...]],
+    groups: int | None,
+    axes: tuple[int, int | None] | None,
+) -> None:
     """Set the sizes that a module keeps beside its weights."""
     weight = getattr(module, "weight", None)
     shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
@@ -185,8 +191,10 @@ def _tell_sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]], groups
         module.in_channels = second * (1 if module.transposed else module.groups)
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = shape
-    elif is_transposed_linear(module):
-        vars(module).update(nx=shape[0], nf=shape[1])
+    elif axes is not None and len(shape) == 2:
+        for names, axis in zip(_LINEAR_NAMES, axes, strict=True):
+            for key in names & vars(module).keys():
+                setattr(module, key, shape[axis])  # type: ignore[index]
     else:
         _tell_others(module, before)
 
@@ -207,6 +215,9 @@ def _tell_others(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> No
         if type(value) is int and value in changed and key in _SIZE_NAMES:
             setattr(module, key, changed[value])
 
+
+_LINEAR_NAMES = ({"out_features", "nf"}, {"in_features", "nx"})
+"""What linear layers, and GPT-2's ``Conv1D``, call their numbers of outputs and of inputs."""
 
 _SIZE_NAMES = frozenset(
     "num_features num_channels num_parameters in_features out_features in_channels out_channels dim".split()
