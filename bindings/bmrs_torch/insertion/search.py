@@ -206,13 +206,16 @@ class Search:
         assert axis is not None
         wanted = set(self._roots(self._network, axis))
         outputs: list[tuple[ModuleCall, int]] = []
-        inputs, singly = [], []
+        inputs, singly, own = [], [], []
         for other in reversed(self._network.calls):
-            if self._count[other.name] > 1 or not is_plain(self._modules[other.name]):
+            if self._count[other.name] > 1 or activation_axis(self._modules[other.name]) is None:
                 continue
             result, given = self._axis(other), self._axis(other, before=True)
             covered = 0 if result is None else self._covers(result, wanted)
             # Of what a norm takes in blocks, a group goes at a time; what a layer gives is its own otherwise.
+            if not is_plain(self._modules[other.name]):
+                own += [(self._after(other),)] if covered == 1 else []
+                continue
             if covered == 1 or (covered and self._is_norm(other)):
                 outputs.append((other, covered))
             elif covered and activation_axis(self._modules[other.name]) == 1:
@@ -229,6 +232,7 @@ class Search:
         taken = {place.block for place in inputs}
         places += [(self._after(c),) for c, block in singly if not norms and block not in taken]
         places += [(place,) for place in inputs]
+        places += own  # layers that do more than their class: noise goes only into what follows them
         alike = len({(place.axis, place.block) for place in inputs}) == 1
         if alike and 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
             places.append(_shared(inputs))
