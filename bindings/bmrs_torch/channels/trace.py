@@ -124,6 +124,8 @@ class Trace(TorchDispatchMode):
         Channels that were 0 and no longer are, and where.
     sums : list of ndarray
         Channels of tensors that are added: those of residual streams.
+    asleep : int
+        While it isn't 0, nothing that runs is followed.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class Trace(TorchDispatchMode):
         self.grouped: dict[str, Grouped] = {}
         self.lost: list[tuple[Ints, str]] = []
         self.sums: list[Ints] = []
+        self.asleep = 0
         self._rules = rules
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored
@@ -166,9 +169,13 @@ class Trace(TorchDispatchMode):
         if name is None or (tensor.ndim > 1 and not isinstance(tensor, nn.Parameter)):
             # Buffers of several axes are masks and tables of positions.
             return State((None,) * tensor.ndim, dynamic=False)
+        return State(self.stored_axes(name, tensor), dynamic=False)
+
+    def stored_axes(self, name: str, tensor: Tensor) -> tuple[Axis, ...]:
+        """The axes of a stored tensor, which gets labels when it is first used."""
         if name not in self.parameters:
             self.parameters[name] = tuple(self.axis(self.labels.new(size)) for size in tensor.shape)
-        return State(self.parameters[name], dynamic=False)
+        return self.parameters[name]
 
     def axis(self, labels: Ints, zero: Bools | None = None) -> Axis:
         """An axis of these channels, none of them known to be 0 unless told."""
@@ -248,6 +255,8 @@ class Trace(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if self.asleep:
+            return out
         defaults = _defaults(func)
         given = {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
         call = Call(func.overloadpacket.__name__, given, out, torch.Tag.pointwise in func.tags)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.axes import Split
+from bmrs_torch.channels.computed import computed_tensors
 from bmrs_torch.channels.weights import NORMS, is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.surgery.computed_weights import put
 from bmrs_torch.surgery.plan_compaction import Selection
 
 if TYPE_CHECKING:
@@ -132,6 +134,11 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
     sizes, products : bool
         Whether the numbers of heads that modules remember follow, and the widths made up of them.
     """
+    computed = [
+        (tensor, cut.apply(tensor.full_name, getattr(tensor.layer, tensor.name)))
+        for tensor in computed_tensors(model)
+        if cut.changes(tensor.full_name)
+    ]
     stored = [*model.named_parameters(), *model.named_buffers()]
     names = {id(tensor): name for name, tensor in stored}
     done: dict[str, Tensor] = {}
@@ -149,14 +156,22 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
             weight = before.get("weight")
             groups = None if weight is None else cut.groups(names[id(weight)])
             _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups, axes)
-    for name, found in cut.resized(products=products).items() if sizes else ():
-        module = model.get_submodule(name)
-        # The widths of layers are told; what is reshaped in them is noise on blocks.
-        if not (is_weighted(module) or isinstance(module, (*NORMS, MultiplicativeNoise))):
-            _tell_heads(module, found)
+    for found, value in computed:
+        put(found.layer, found.name, value)
+        _tell_sizes(found.layer, {}, cut.groups(found.full_name), weight_axes(found.layer))
     for name, (size, left) in cut.channels().items():
         if left < size:
             _tell_norm(model.get_submodule(name), size, left)
+    if sizes:
+        _tell_reshaping(model, cut.resized(products=products))
+
+
+def _tell_reshaping(model: nn.Module, resized: Mapping[str, Mapping[int, tuple[int, bool]]]) -> None:
+    """All modules but layers and norms, whose widths are told."""
+    for name, found in resized.items():
+        module = model.get_submodule(name)
+        if not (is_weighted(module) or isinstance(module, (*NORMS, MultiplicativeNoise))):
+            _tell_heads(module, found)
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:

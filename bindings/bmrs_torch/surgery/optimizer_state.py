@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.channels.computed import computed_tensors
 from bmrs_torch.surgery.cutting import Cut
 
 
@@ -26,15 +27,18 @@ def rebind_optimizer(
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     successors = dict(smaller.named_parameters())
+    # Weights that are no longer computed, such as spectral_norm's, take the place of what they were made of.
+    made_of = {name: t.full_name for t in computed_tensors(model) for name in t.originals()}
     for group in optimizer.param_groups:
         for i, parameter in enumerate(group["params"]):
             name = names.get(parameter)
             if name is None:
                 continue
-            group["params"][i] = successors[name]
-            if parameter in optimizer.state:
-                state = optimizer.state.pop(parameter)
+            state = optimizer.state.pop(parameter, None)
+            group["params"][i] = successors[name if name in successors else made_of[name]]
+            if name in successors and state is not None:
                 optimizer.state[successors[name]] = _cut(state, parameter.shape, name, cut)
+        group["params"] = list(dict.fromkeys(group["params"]))
 
 
 def _cut(state: dict[str, Any], shape: torch.Size, name: str, cut: Cut) -> dict[str, Any]:
