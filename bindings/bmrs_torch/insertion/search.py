@@ -236,9 +236,26 @@ class Search:
         alike = len({(place.axis, place.block) for place in inputs}) == 1
         if alike and 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
             places.append(_shared(inputs))
-        if streams and len(norms) + len(bare) > 1:
-            places.append(_shared([self._after(*c) for c in [*norms, *bare]]))
-        return places
+        together = [self._after(*c) for c in [*norms, *bare]]
+        if len(together) > 1 and self._side_by_side(wanted):
+            return [_shared(together), *places]
+        return [*places, _shared(together)] if streams and len(together) > 1 else places
+
+    def _side_by_side(self, wanted: set[int]) -> bool:
+        """Whether several layers add to these structures, none of which builds on these as residuals do."""
+        calls = [call for call in self.weighted().values() if not self._is_depthwise(call)]
+        axes = [(self._axis(call, before=True), self._axis(call)) for call in calls]
+        ends = [[set() if a is None else set(self._roots(self._network, a)) for a in both] for both in axes]
+        reached = [given for given, result in ends if result & wanted]
+        if len(reached) < 2:
+            return False
+        before: set[int] = set().union(*reached)
+        while not before & wanted:
+            further = before.union(*(given for given, result in ends if result & before))
+            if further == before:
+                return True
+            before = further
+        return False
 
     def _is_depthwise(self, call: ModuleCall) -> bool:
         layer = self._modules[call.name]
