@@ -18,6 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.calling import call, check_has_values, in_mode, tensors_of
+from bmrs_torch.channels.computed import follow_computed, let_go_of_graphs
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
@@ -174,6 +175,7 @@ def trained(model: nn.Module) -> nn.Module:
     A BatchNorm without bias and running mean maps 0 to 0: what can be removed of a network is to be judged by
     what it will be, not by how it was initialised.
     """
+    let_go_of_graphs(model)
     other = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     noise = {
@@ -214,6 +216,7 @@ def _run(
         setattr(trace, name, getattr(network, name))
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
+        stack.enter_context(follow_computed(model, trace))
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
@@ -246,12 +249,16 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
     def gate(name: str, layer: MultiplicativeNoise) -> Callable[[Tensor], Tensor]:
         dead = closed(layer)
 
-        def forward(x: Tensor) -> Tensor:
+        def forward(x: Tensor, *, in_blocks: bool = False) -> Tensor:
             labels = trace.stored_labels(layer.mu)
             for vector in (layer.log_sigma, layer.mask):
                 trace.labels.unite(labels, trace.stored_labels(vector))
             network.gates[name] = labels
-            return close(trace, x, layer.axis, labels, dead)
+            if not in_blocks:
+                return close(trace, x, layer.axis, labels, dead)
+            axis = layer.axis % (x.ndim + 1)
+            block = x.shape[axis] // labels.size
+            return close(trace, x, axis, np.repeat(labels, block), np.repeat(dead, block))
 
         return forward
 
@@ -298,6 +305,8 @@ def _watch(
         if name is None:
             return None
         trace.modules.pop()
+        if trace.asleep:
+            return None
         first = args[0] if args and isinstance(args[0], Tensor) else None
         given = () if first is None else trace.state(first).axes
         result = trace.state(output).axes if isinstance(output, Tensor) else ()
