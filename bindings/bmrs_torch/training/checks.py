@@ -91,7 +91,7 @@ def say_if_noise_is_not_trained(model: nn.Module, *optimizers: torch.optim.Optim
             "stays as "
             "it began. Make the optimizer of bmrs_torch.parameter_groups(model, lr), after insert_noise; "
             "noise that isn't to learn is told by requires_grad_(False)",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
