@@ -188,10 +188,13 @@ def carry_gradients(model: nn.Module, smaller: nn.Module, cut: Cut) -> None:
             successors[name].grad = cut.apply(name, gradient)
 
 
-def fits(state: Mapping[str, Any], parameter: Tensor) -> bool:
-    """Whether an optimizer's state may be moments, or averages over axes, of a parameter of this shape."""
+def fits(state: Mapping[str, Any], parameter: Tensor, other: list[int]) -> bool:
+    """Whether an optimizer's state may be that of a parameter, and isn't that of one of another shape."""
     own = tuple(parameter.shape)
-    return all(_reductions(tuple(tensor.shape), own) for _, tensor in _tensors(state))
+    tensors = [leaf for value in state.values() for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return not any(list(tensor.shape) == other for tensor in tensors) and all(
+        _reductions(tuple(tensor.shape), own) for tensor in tensors if tensor.numel() != 1
+    )
 
 
 class _OfAnotherKindError(ValueError):
