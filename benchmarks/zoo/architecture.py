@@ -27,15 +27,15 @@ class Architecture:
         Places for noise, as of :func:`bmrs_torch.insert_noise`.
     goal : float, optional
         Share of the parameters that should go when 60 % of the gates are closed.
-    quick : bool
-        Whether it belongs to the part that `make test-zoo` runs.
+    slow : bool
+        Whether `make test-zoo` leaves it out, which has three minutes.
     """
 
     build: Callable[[], nn.Module]
     inputs: Inputs
     where: str = "auto"
     goal: float | None = None
-    quick: bool = False
+    slow: bool = False
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -353,20 +353,19 @@ def normed(norm: Callable[[nn.Module], nn.Module]) -> Callable[[], nn.Module]:
 
 
 IN_TORCH = {
-    "unet": Architecture(UNet, images(32), quick=True),
+    "unet": Architecture(UNet, images(32)),
     "diffusion unet": Architecture(DiffusionUNet, diffusion_inputs, goal=0.60),
-    "edsr": Architecture(EDSR, images(12), "streams", 0.60, quick=True),
-    "conv + lstm": Architecture(lambda: ConvRecurrent(nn.LSTM), features(12, 9), goal=0.50, quick=True),
+    "edsr": Architecture(EDSR, images(12), "streams", 0.60),
+    "conv + lstm": Architecture(lambda: ConvRecurrent(nn.LSTM), features(12, 9), goal=0.50),
     "conv + gru": Architecture(lambda: ConvRecurrent(nn.GRU), features(12, 9), goal=0.50),
-    "nn.TransformerEncoder": Architecture(Encoder, features(7, 12), goal=0.39, quick=True),
-    "siamese": Architecture(Siamese, pairs, goal=0.80, quick=True),
+    "nn.TransformerEncoder": Architecture(Encoder, features(7, 12), goal=0.39),
+    "siamese": Architecture(Siamese, pairs, goal=0.80),
     "lora": Architecture(
         lambda: nn.Sequential(LoRA(16, 64), nn.GELU(), LoRA(64, 64), nn.GELU(), LoRA(64, 4)),
         features(16),
         goal=0.50,
-        quick=True,
     ),
-    "weight_norm": Architecture(normed(weight_norm), images(12), quick=True),
+    "weight_norm": Architecture(normed(weight_norm), images(12)),
     "spectral_norm": Architecture(normed(spectral_norm), images(12)),
     "fno": Architecture(FNO, features(2, 16)),
     "tabnet": Architecture(TabNet, features(16)),

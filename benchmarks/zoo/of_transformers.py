@@ -79,7 +79,7 @@ def mae_inputs(seed: int, batch: int) -> dict[str, Tensor]:
 GPT2 = {"vocab_size": 50, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
 
 OF_TRANSFORMERS = {
-    "bert": Architecture(model("BertForSequenceClassification", **SMALL), tokens, quick=True),
+    "bert": Architecture(model("BertForSequenceClassification", **SMALL), tokens),
     "bert, heads": Architecture(model("BertForSequenceClassification", **SMALL), tokens, "heads"),
     "roberta": Architecture(model("RobertaForSequenceClassification", **SMALL), tokens),
     "distilbert": Architecture(
@@ -87,7 +87,6 @@ OF_TRANSFORMERS = {
             "DistilBertForSequenceClassification", vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=48
         ),
         tokens,
-        quick=True,
     ),
     "electra": Architecture(model("ElectraForSequenceClassification", embedding_size=16, **SMALL), tokens),
     "deberta_v2": Architecture(
@@ -101,7 +100,7 @@ OF_TRANSFORMERS = {
         tokens,
         goal=0.25,
     ),
-    "gpt2": Architecture(model("GPT2LMHeadModel", **GPT2), tokens, quick=True),
+    "gpt2": Architecture(model("GPT2LMHeadModel", **GPT2), tokens),
     "gpt_neox": Architecture(model("GPTNeoXForCausalLM", **SMALL), tokens),
     "bloom": Architecture(
         model("BloomForCausalLM", vocab_size=50, hidden_size=32, n_layer=2, n_head=4), tokens
@@ -117,9 +116,8 @@ OF_TRANSFORMERS = {
             word_embed_proj_dim=32,
         ),
         tokens,
-        quick=True,
     ),
-    "llama": Architecture(model("LlamaForCausalLM", num_key_value_heads=2, **SMALL), tokens, quick=True),
+    "llama": Architecture(model("LlamaForCausalLM", num_key_value_heads=2, **SMALL), tokens),
     "llama, heads": Architecture(model("LlamaForCausalLM", num_key_value_heads=2, **SMALL), tokens, "heads"),
     "mistral": Architecture(model("MistralForCausalLM", num_key_value_heads=2, **SMALL), tokens),
     "gemma": Architecture(model("GemmaForCausalLM", num_key_value_heads=1, head_dim=8, **SMALL), tokens),
@@ -133,7 +131,7 @@ OF_TRANSFORMERS = {
         goal=0.35,
     ),
     "mixtral": Architecture(
-        model("MixtralForCausalLM", num_key_value_heads=2, num_local_experts=4, **SMALL), tokens, quick=True
+        model("MixtralForCausalLM", num_key_value_heads=2, num_local_experts=4, **SMALL), tokens
     ),
     "t5": Architecture(
         model(
@@ -146,7 +144,6 @@ OF_TRANSFORMERS = {
             num_heads=4,
         ),
         encoder_and_decoder,
-        quick=True,
     ),
     "bart": Architecture(
         model(
@@ -183,7 +180,6 @@ OF_TRANSFORMERS = {
             **SPECIAL,
         ),
         whisper_inputs,
-        quick=True,
     ),
     "wav2vec2": Architecture(
         model(
@@ -197,9 +193,8 @@ OF_TRANSFORMERS = {
             **SMALL,
         ),
         features(400),
-        quick=True,
     ),
-    "clip": Architecture(clip, clip_inputs, quick=True),
+    "clip": Architecture(clip, clip_inputs),
     "vit of transformers": Architecture(model("ViTForImageClassification", **VISION), images(32)),
     "vit_mae": Architecture(
         model(
@@ -216,7 +211,6 @@ OF_TRANSFORMERS = {
         model("MambaModel", vocab_size=50, hidden_size=32, num_hidden_layers=2, state_size=8, **SPECIAL),
         tokens,
         goal=0.30,
-        quick=True,
     ),
     "mamba2": Architecture(
         model(
