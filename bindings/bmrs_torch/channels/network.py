@@ -20,6 +20,7 @@ from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.calling import call, in_mode, tensors_of
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
+from bmrs_torch.channels.recurrent import RECURRENCE, step_by_step
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
 from bmrs_torch.layer import MultiplicativeNoise
 
@@ -205,11 +206,12 @@ def _run(
     record: bool,
 ) -> None:
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC}, network.parameters)
+    trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC, **RECURRENCE}, network.parameters)
     for name in ("uses", "balances", "reshapes", "grouped", "lost", "sums"):
         setattr(trace, name, getattr(network, name))
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
+        stack.enter_context(step_by_step(model))
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.

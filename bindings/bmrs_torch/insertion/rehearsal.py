@@ -98,15 +98,17 @@ def _without_noise(plan: InsertionPlan, trial: nn.Module, reasons: dict[str, str
 
 def _changing(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> list[str]:
     """Names of the layers on which an open gate changes what the model answers."""
-    reference = Reference(model, example_inputs)
-    if _is_silent(reference, _tried(plan, model), example_inputs):
-        return []
-    names = dict.fromkeys(place.stream or place.name for place in plan.placements)
-    found = []
-    for name in names:
-        places = tuple(p for p in plan.placements if (p.stream or p.name) == name)
-        if not _is_silent(reference, _tried(InsertionPlan(places, ()), model), example_inputs):
-            found += [place.name for place in places]
+    opened = copy.deepcopy(model)
+    with multiplying(opened, {}):  # the gates that it has already are opened, too
+        reference = Reference(opened, example_inputs)
+        if _is_silent(reference, _tried(plan, model), example_inputs):
+            return []
+        names = dict.fromkeys(place.stream or place.name for place in plan.placements)
+        found = []
+        for name in names:
+            places = tuple(p for p in plan.placements if (p.stream or p.name) == name)
+            if not _is_silent(reference, _tried(InsertionPlan(places, ()), model), example_inputs):
+                found += [place.name for place in places]
     # Sound each by itself, not together: nothing can be said of any.
     return found or [place.name for place in plan.placements]
 

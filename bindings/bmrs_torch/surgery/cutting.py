@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.axes import Split
+from bmrs_torch.channels.recurrent import RECURRENT, tell_recurrent_sizes
 from bmrs_torch.channels.weights import is_transposed_linear, is_weighted
 from bmrs_torch.surgery.plan_compaction import Selection
 
@@ -134,7 +135,8 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
             _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups)
     for name, found in cut.resized(products=products).items() if sizes else ():
         module = model.get_submodule(name)
-        if not is_weighted(module):  # its widths are told; what is reshaped in it is noise on blocks
+        # Their widths are told; what is reshaped in a layer with weights is noise on blocks.
+        if not is_weighted(module) and not isinstance(module, RECURRENT):
             _tell_heads(module, found)
 
 
@@ -163,6 +165,8 @@ def _tell_sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]], groups
         first, second = (shape[1], shape[0]) if module.transposed else shape[:2]
         module.out_channels = first * (module.groups if module.transposed else 1)
         module.in_channels = second * (1 if module.transposed else module.groups)
+    elif isinstance(module, RECURRENT):
+        tell_recurrent_sizes(module)
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = shape
     elif is_transposed_linear(module):

@@ -56,14 +56,16 @@ class multiplying(ExitStack):
     Parameters
     ----------
     model : nn.Module
-        With noise layers.
+        With noise layers or without.
     factors : dict of str to Tensor
         By the name of the noise layer, one for each structure.
     """
 
     def __init__(self, model: nn.Module, factors: dict[str, Tensor]) -> None:
         super().__init__()
-        for name, layer in noise_layers(model).items():
+        for name, layer in model.named_modules():
+            if not isinstance(layer, MultiplicativeNoise):
+                continue
             factor = factors.get(name, torch.ones(layer.num_structures, device=layer.mu.device))
             vars(layer)["forward"] = partial(layer.scaled, scale=factor.to(layer.mu.device))
             self.callback(vars(layer).pop, "forward")
