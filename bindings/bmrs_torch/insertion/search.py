@@ -32,6 +32,11 @@ NOT_CALLED = "it isn't called as a module in evaluation mode"
 HAS_NOISE = "it already has noise"
 NO_CHANNELS = "its output isn't a tensor with channels on its last axis or its second"
 OWN_NOISE = "it has attributes called noise of its own"
+HELD_BY_ATTENTION = (
+    "nn.MultiheadAttention can't hold fewer heads of the same width: their number times their width has to "
+    "be the width of what it takes; heads can go where queries, keys and values come from Linear layers of "
+    "their own"
+)
 
 _MOST_TAKERS = 4
 """Layers that may take the same structures for these to get one noise layer before all of them: SE blocks."""
@@ -118,7 +123,14 @@ class Search:
         return isinstance(self._modules[call.name], NORMS)
 
     def _uncalled(self) -> list[tuple[str, str]]:
-        return [(n, NOT_CALLED) for n, m in self._modules.items() if is_weighted(m) and not self._count[n]]
+        return [
+            (n, HELD_BY_ATTENTION if self._in_attention(n) else NOT_CALLED)
+            for n, m in self._modules.items()
+            if is_weighted(m) and not self._count[n]
+        ]
+
+    def _in_attention(self, name: str) -> bool:
+        return isinstance(self._modules[name.rpartition(".")[0]], nn.MultiheadAttention)
 
     def _why_not(self, call: ModuleCall) -> str | None:
         if self._count[call.name] > 1:
