@@ -49,13 +49,16 @@ def _met(trace: Trace, call: Call, tensors: Sequence[Tensor], out: Tensor, d: in
     if not labelled:
         return None
     labels = labelled[0].labels
+    roots = trace.labels.roots
+    # What is of the same channels already makes no stream: the recurrence of a state-space model.
+    added = [p.axis.labels for p in parts if p.axis is not None and p.dynamic] if call.name in _SUMS else []
+    if any((roots(other) != roots(added[0])).any() for other in added[1:]):
+        trace.sums.append(labels)
     for axis in labelled[1:]:
         trace.labels.unite(labels, axis.labels)
     for part in parts:
         if part.axis is None:
             _check_unlabelled(trace, part, labels)
-    if call.name in _SUMS and sum(part.dynamic and part.axis is not None for part in parts) > 1:
-        trace.sums.append(labels)
     return trace.carried(out, d, labels, _still_zero(call, parts, labels.size))
 
 
@@ -190,7 +193,7 @@ def convolution(trace: Trace, call: Call) -> None:
 def _grouped(
     trace: Trace, call: Call, channels: Axis | None, rows: Axis | None, columns: Axis | None
 ) -> Axis | None:
-    name, groups = trace.name_of(call["weight"]), call["groups"]
+    name, groups = trace.viewed(call["weight"]), call["groups"]
     if name is None or call["transposed"] or channels is None or rows is None:
         trace.pin(
             (channels, rows, columns), f"a grouped convolution has weights that can't be cut {trace.place}"
@@ -341,10 +344,12 @@ def copy(trace: Trace, call: Call) -> None:
     source, target = call["src"], call["self"]
     if source.shape != target.shape:
         return give_up(trace, call, f"a tensor is filled with something of another shape {trace.place}")
-    before = trace.state(target)
-    if any(a is not None for a in before.axes):
-        trace.pin(before.axes, f"they are overwritten {trace.place}")
     state = trace.state(source)
+    for before, after in zip(trace.state(target).axes, state.axes, strict=True):
+        if before is not None and after is not None:
+            trace.labels.unite(before.labels, after.labels)
+        else:
+            trace.pin((before,), f"they are overwritten by something without channels {trace.place}")
     return trace.set(call.out, state.axes, state.dynamic)
 
 

@@ -143,6 +143,13 @@ class Trace(TorchDispatchMode):
         """Name of a stored tensor."""
         return self._names.get(id(tensor))
 
+    def viewed(self, tensor: Tensor) -> str | None:
+        """Name of the stored tensor that this is, or is a view of as a whole."""
+        memory, number = tensor.untyped_storage().data_ptr(), tensor.numel()
+        names = (name for name, stored in self._stored.items() if stored.numel() == number)
+        wholes = (name for name in names if self._stored[name].untyped_storage().data_ptr() == memory)
+        return self.name_of(tensor) or next(wholes, None)
+
     def state(self, tensor: Tensor) -> State:
         """What is known of a tensor; nothing of one that the model has made from nothing."""
         known = self._states.get(tensor)
