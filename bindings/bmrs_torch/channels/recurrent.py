@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from bmrs_torch.channels.trace import Call, Trace
+
+if TYPE_CHECKING:
+    from bmrs_torch.channels.labels import Ints
 
 Rule = Callable[[Trace, Call], None]
 
@@ -17,19 +23,70 @@ RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 
 @contextmanager
-def step_by_step(model: nn.Module) -> Iterator[None]:
-    """Recurrent layers in single operations that can be followed, not in one of cuDNN or oneDNN."""
-    libraries: tuple[Any, ...] = ()
-    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        libraries = (torch.backends.cudnn, torch.backends.mkldnn)
+def steps_followed(model: nn.Module, trace: Trace, states: dict[str, Ints]) -> Iterator[None]:
+    """While the block runs, recurrent layers run in single operations, and their states have channels.
+
+    Parameters
+    ----------
+    model : nn.Module
+    trace : Trace
+        What follows the operations. cuDNN and oneDNN would run a layer as one.
+    states : dict of str to ndarray of int64
+        Labels of the units of each recurrent layer that is called are added.
+    """
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
+    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn) if layers else ()
     enabled = [library.enabled for library in libraries]
     try:
         for library in libraries:
             library.enabled = False
+        for name, layer in layers.items():
+            layer.__dict__["forward"] = partial(_followed, trace, states, name, layer)
         yield
     finally:
+        for layer in layers.values():
+            layer.__dict__.pop("forward", None)
         for library, before in zip(libraries, enabled, strict=True):
             library.enabled = before
+
+
+def _followed(
+    trace: Trace, states: dict[str, Ints], name: str, layer: nn.RNNBase, *args: Any, **kwargs: Any
+) -> Any:
+    given = {**dict(zip(("input", "hx"), args, strict=False)), **kwargs}
+    if given.get("hx") is None:
+        given["hx"] = _zeros(trace, layer, given["input"])
+    result = type(layer).forward(layer, **given)
+    steps = result[0].data if isinstance(result[0], PackedSequence) else result[0]
+    axis = trace.state(steps).axes[-1]
+    if axis is not None:
+        states[name] = axis.labels[: width_of_state(layer)]
+    return result
+
+
+def _zeros(trace: Trace, layer: nn.RNNBase, x: Any) -> Any:
+    """The state that a layer begins with where it is given none, with channels as the later ones have."""
+    rows = layer.num_layers * (2 if layer.bidirectional else 1)
+    if isinstance(x, PackedSequence):
+        like, batch = x.data, [int(x.batch_sizes[0])]
+    else:
+        like, batch = x, [x.shape[0 if layer.batch_first else 1]] if x.ndim == 3 else []
+    state = _zero(trace, like, [rows, *batch, width_of_state(layer)])
+    if layer.mode != "LSTM":
+        return state
+    return state, _zero(trace, like, [rows, *batch, layer.hidden_size])
+
+
+def _zero(trace: Trace, like: Tensor, shape: Sequence[int]) -> Tensor:
+    tensor, width = like.new_zeros(shape), shape[-1]
+    axis = trace.axis(trace.labels.new(width), np.ones(width, dtype=np.bool_))
+    trace.set(tensor, (*(None,) * (len(shape) - 1), axis), dynamic=False)
+    return tensor
+
+
+def width_of_state(layer: nn.RNNBase) -> int:
+    """How many units the state of each layer and direction of a recurrent layer has."""
+    return layer.proj_size or layer.hidden_size
 
 
 def fused_cell(trace: Trace, call: Call) -> None:

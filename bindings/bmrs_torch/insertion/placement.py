@@ -24,6 +24,8 @@ class Placement:
         Entries of that axis that belong to one structure: the size of a head, else 1.
     stream : str
         Layers with the same name here share one noise layer; none for "".
+    state : bool
+        Whether it lies on the state of a recurrent layer, which takes that itself.
     """
 
     name: str
@@ -32,12 +34,14 @@ class Placement:
     before: bool = False
     block: int = 1
     stream: str = ""
+    state: bool = False
 
     def __str__(self) -> str:
         text = f"{self.name}: noise on {self.num_structures} structures"
         if self.block > 1:
             text += f" of {self.block}"
-        text += f" (axis {self.axis}{' of its input' if self.before else ''})"
+        place = " of its state" if self.state else " of its input" if self.before else ""
+        text += f" (axis {self.axis}{place})"
         return text + (f", the same as on {self.stream}" if self.stream not in ("", self.name) else "")
 
 

@@ -44,14 +44,15 @@ def carry_out(
         noise = shared.get(place.stream)
         if noise is None:
             options = {"axis": place.axis, "log_a": log_a, "log_b": log_b}
-            noise = MultiplicativeNoise(place.num_structures, share=share, **options)  # type: ignore[arg-type]
+            own = "batch" if place.state else share  # of a state's noise there is one for all samples
+            noise = MultiplicativeNoise(place.num_structures, share=own, **options)  # type: ignore[arg-type]
             like = next((p for m in (layer, model) for p in m.parameters() if p.is_floating_point()), None)
             if like is not None:
                 noise.to(device=like.device, dtype=like.dtype)
             noise.train(layer.training)
         if place.stream:
             shared[place.stream] = noise
-        attach(layer, noise, before=place.before, blocks=place.block > 1)
+        attach(layer, noise, before=place.before, blocks=place.block > 1, state=place.state)
 
 
 def rehearsed(

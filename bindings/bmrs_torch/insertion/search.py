@@ -20,6 +20,7 @@ from bmrs_torch.channels.network import (
 )
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
+from bmrs_torch.insertion.states import on_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +106,8 @@ class Search:
                 passed_over.append((name, OWN_NOISE))
             elif any(a.layer is self._modules[name] and not a.before for a in self._attached):
                 passed_over.append((name, HAS_NOISE))
+            elif isinstance(self._modules[name], nn.RNNBase):
+                placements.append(on_state(name, self._modules[name]))
             elif axis is None or channels is None:
                 passed_over.append((name, NO_CHANNELS))
             else:

@@ -159,7 +159,10 @@ class Selection:
         obstacles, live, reopened = self.network.obstacles(), self.network.live(), self.network.reopened()
         for root, place in live.items():
             why = f"it is not 0 where {place!r} takes it: "
-            if root in reopened:
+            if place in self.network.states and root in self._units(place):
+                why = f"{place!r} takes it as its own state of the step before, where noise on its output "
+                why += f"doesn't reach (insert_noise(where=[{place!r}]) puts noise on both)"
+            elif root in reopened:
                 why += f"{reopened[root]} 0 becomes something else "
                 why += "(f(0) ≠ 0, a bias or a normalisation after the noise)"
             else:
@@ -167,6 +170,9 @@ class Selection:
             self.reasons.setdefault(root, why)
         self.reasons.update(obstacles)
         return obstacles.keys() | live.keys()
+
+    def _units(self, recurrent: str) -> set[int]:
+        return set(self.network.labels.roots(self.network.states[recurrent]).tolist())
 
     def _settle(self) -> None:
         """Give back channels until every layer keeps one and every division stays even."""

@@ -19,7 +19,7 @@ from bmrs_torch.channels.makers import has_weight, made_by
 from bmrs_torch.channels.network import FollowedNetwork, follow, none_closed
 from bmrs_torch.channels.weights import activation_axis, is_plain, is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.surgery.scaling import scale_inputs, scale_outputs, scale_parameter
+from bmrs_torch.surgery.scaling import scale_inputs, scale_outputs, scale_own_state, scale_parameter
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Ints
@@ -150,13 +150,16 @@ class Ways:
     def _after(self, name: str) -> Iterator[Way]:
         """Into the inputs of all layers that take what the noise multiplies, and nothing else of it."""
         readers = self._readers(name)
-        if readers:
-            names = ", ".join(repr(reader) for reader in readers)
-            yield Way(f"the inputs of {names}", tuple(readers), partial(_scale_inputs_of, readers))
+        recurrent = [a.name for a in self._on.get(id(self._layers[name]), []) if a.state]
+        if readers or recurrent:
+            ends = [f"the state that {own!r} takes itself" for own in recurrent]
+            ends += [f"the inputs of {', '.join(map(repr, readers))}"] if readers else []
+            apply = partial(_scale_inputs_of, readers, recurrent)
+            yield Way(" and ".join(ends), (*recurrent, *readers), apply)
 
     def _readers(self, name: str) -> dict[str, Ints]:
         """Layers with weights whose inputs are multiplied when the noise is, and by which structure each."""
-        layers = {n: m for n, m in self._model.named_modules() if is_weighted(m)}
+        layers = {n: m for n, m in self._model.named_modules() if is_weighted(m) or isinstance(m, nn.RNNBase)}
         calls: dict[str, list[Any]] = {n: [c for c in self._network.calls if c.name == n] for n in layers}
         factor = test_factors(self._layers[name])
         plain = _inputs_of(self._model, self._inputs, layers, {})
@@ -168,7 +171,7 @@ class Ways:
             if x.shape != before.shape or torch.allclose(x, before, rtol=1e-6, atol=0.0):
                 return x
             given = calls[reader][turn].given if turn < len(calls[reader]) else ()
-            axis = activation_axis(layers[reader])
+            axis = -1 if isinstance(layers[reader], nn.RNNBase) else activation_axis(layers[reader])
             channels = given[axis] if axis is not None and len(given) > 1 else None
             if channels is not None:
                 readers[reader] = np.array([places.get(r, -1) for r in self._roots(channels.labels).tolist()])
@@ -237,7 +240,12 @@ def _scale_outputs_of(name: str, model: nn.Module, factor: Tensor) -> None:
     scale_outputs(model.get_submodule(name), factor)
 
 
-def _scale_inputs_of(readers: dict[str, Ints], model: nn.Module, factor: Tensor) -> None:
+def _scale_inputs_of(
+    readers: dict[str, Ints], recurrent: list[str], model: nn.Module, factor: Tensor
+) -> None:
+    for name in recurrent:
+        layer: Any = model.get_submodule(name)
+        scale_own_state(layer, factor)
     for name, index in readers.items():
         scale_inputs(model.get_submodule(name), _picked(factor, index))
 

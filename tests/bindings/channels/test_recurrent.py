@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from bmrs_torch import compact, fold, insert_noise
+from bmrs_torch import compact, fold, insert_noise, noise_layers, plan_insertion
+from bmrs_torch.attachment import attachments
 from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.recurrent import RECURRENCE
@@ -28,7 +30,7 @@ KINDS: dict[str, Callable[[], nn.RNNBase]] = {
     "deep, both ways": lambda: nn.LSTM(WIDTH, HIDDEN, 2, batch_first=True, bidirectional=True),
     "deep gru, both ways": lambda: nn.GRU(WIDTH, HIDDEN, 3, batch_first=True, bidirectional=True),
     "projected": lambda: nn.LSTM(WIDTH, HIDDEN, 2, batch_first=True, proj_size=4, bidirectional=True),
-    "as many layers as units": lambda: nn.GRU(WIDTH, 2, 2, batch_first=True),
+    "as many layers as units": lambda: nn.GRU(WIDTH, 3, 3, batch_first=True),
 }
 
 
@@ -81,6 +83,67 @@ def test_inputs_go_with_what_feeds_them(kind: str, use: str) -> None:
     for batch, length in ((3, 4), (2, 7)):
         assert relative_difference(model, smaller, frames(batch, length, 1)) < 1e-12
     assert relative_difference(smaller, fold(smaller, frames(2, 5)), frames(2, 6)) < 1e-9
+
+
+@pytest.mark.parametrize("use", ["output", "last state", "packed"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_go_where_their_noise_reaches_the_recurrence(kind: str, use: str) -> None:
+    torch.manual_seed(0)
+    model = made(Reader(KINDS[kind](), use))
+    insert_noise(model, frames(3, 4))
+    assert list(noise_layers(model)) == ["encoder.noise", "rnn.noise"]
+    close(scatter(model), 0.6)
+    smaller = compact(model, frames(3, 4))
+    width, left = model.rnn.noise.num_structures, int(model.rnn.noise.kept().sum())
+    assert left < width
+    projected = model.rnn.proj_size > 0
+    assert (smaller.rnn.proj_size if projected else smaller.rnn.hidden_size) == left
+    assert smaller.rnn.num_layers == model.rnn.num_layers
+    for batch, length in ((3, 4), (2, 7)):
+        assert relative_difference(model, smaller, frames(batch, length, 1)) < 1e-12
+    folded = fold(smaller, frames(2, 5))
+    assert not attachments(folded)
+    assert relative_difference(smaller, folded, frames(2, 6)) < 1e-9
+
+
+def test_layers_that_read_one_another_lose_their_units() -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.GRU(INPUTS, HIDDEN), nn.LSTM(HIDDEN, HIDDEN)
+            self.head = nn.Linear(2 * HIDDEN, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            steps, (_, cells) = self.second(self.first(x.transpose(0, 1))[0])
+            answer: Tensor = self.head(torch.cat([steps[-1], cells[-1]], -1))
+            return answer
+
+    torch.manual_seed(0)
+    model = made(Stacked())
+    insert_noise(model, frames(3, 4))
+    smaller: Any = compact(close(scatter(model), 0.5), frames(3, 4))
+    assert (smaller.first.hidden_size, smaller.second.input_size, smaller.second.hidden_size) == (3, 3, 3)
+    assert relative_difference(model, smaller, frames(2, 7)) < 1e-12
+    assert relative_difference(smaller, fold(smaller, frames(2, 5)), frames(2, 6)) < 1e-9
+
+
+def test_it_is_said_why_units_stay() -> None:
+    class Given(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shown, self.twice = nn.GRU(INPUTS, HIDDEN), nn.GRU(HIDDEN, HIDDEN)
+            self.normed = parametrizations.weight_norm(nn.GRU(HIDDEN, HIDDEN), "weight_hh_l0")
+            self.head = nn.Linear(HIDDEN, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            shown, _ = self.shown(x)
+            return self.head(self.normed(self.twice(self.twice(shown)[0])[0])[0]), shown
+
+    with torch.no_grad():  # else torch can't copy a parametrized recurrent layer
+        reasons = dict(plan_insertion(made(Given()), frames(3, 4)).passed_over)
+    assert reasons["shown"] == "it is the model's output"
+    assert reasons["twice"] == "it is called more than once"
+    assert "parametrized" in reasons["normed"]
 
 
 @pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
