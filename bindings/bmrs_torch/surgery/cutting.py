@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from bmrs_torch.channels.axes import Split
 from bmrs_torch.channels.recurrent import RECURRENT, tell_recurrent_sizes
 from bmrs_torch.channels.weights import is_transposed_linear, is_weighted
+from bmrs_torch.surgery.configs import tell_configs
 from bmrs_torch.surgery.plan_compaction import Selection
 
 if TYPE_CHECKING:
-    from bmrs_torch.channels.labels import Bools
+    from bmrs_torch.channels.labels import Bools, Ints
+    from bmrs_torch.channels.trace import Reshape
 
 _SIZE_OF_A_HEAD = ("head_dim", "head_size", "dim_head", "dim_per_head", "per_head", "head_channels", "d_head")
 
@@ -42,6 +44,15 @@ class Cut:
             name: (~selection.goes(roots(grouped.labels)), grouped.groups)
             for name, grouped in network.grouped.items()
         }
+
+    @property
+    def reshapes(self) -> list[Reshape]:
+        """Views that divide channels among axes."""
+        return self._selection.network.reshapes
+
+    def goes(self, labels: Ints) -> Bools:
+        """Which of these labels go."""
+        return self._selection.goes(self._selection.network.labels.roots(labels))
 
     def changes(self, name: str) -> bool:
         """Whether a stored tensor loses entries."""
@@ -138,6 +149,8 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
         # Their widths are told; what is reshaped in a layer with weights is noise on blocks.
         if not is_weighted(module) and not isinstance(module, RECURRENT):
             _tell_heads(module, found)
+    if sizes:
+        tell_configs(model, cut.reshapes, cut.goes)
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
