@@ -35,8 +35,7 @@ NO_CHANNELS = "its output isn't a tensor with channels on its last axis or its s
 OWN_NOISE = "it has attributes called noise of its own"
 HELD_BY_ATTENTION = (
     "nn.MultiheadAttention can't hold fewer heads of the same width: their number times their width has to "
-    "be the width of what it takes; heads can go where queries, keys and values come from Linear layers of "
-    "their own"
+    "be the width of what it takes; separate_attention(model) replaces it by an equal module that can"
 )
 
 _MOST_TAKERS = 4
