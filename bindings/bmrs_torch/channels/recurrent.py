@@ -30,22 +30,33 @@ def steps_followed(model: nn.Module, trace: Trace, states: dict[str, Ints]) -> I
     ----------
     model : nn.Module
     trace : Trace
-        What follows the operations. cuDNN and oneDNN would run a layer as one.
+        What follows the operations.
     states : dict of str to ndarray of int64
         Labels of the units of each recurrent layer that is called are added.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.RNNBase)}
-    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn) if layers else ()
+    try:
+        for name, layer in layers.items():
+            layer.__dict__["forward"] = partial(_followed, trace, states, name, layer)
+        with in_single_operations(model):
+            yield
+    finally:
+        for layer in layers.values():
+            layer.__dict__.pop("forward", None)
+
+
+@contextmanager
+def in_single_operations(model: nn.Module) -> Iterator[None]:
+    """While the block runs, recurrent layers of a model aren't one operation of cuDNN or oneDNN each."""
+    libraries: tuple[Any, ...] = ()
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        libraries = (torch.backends.cudnn, torch.backends.mkldnn)
     enabled = [library.enabled for library in libraries]
     try:
         for library in libraries:
             library.enabled = False
-        for name, layer in layers.items():
-            layer.__dict__["forward"] = partial(_followed, trace, states, name, layer)
         yield
     finally:
-        for layer in layers.values():
-            layer.__dict__.pop("forward", None)
         for library, before in zip(libraries, enabled, strict=True):
             library.enabled = before
 
