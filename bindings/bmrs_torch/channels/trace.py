@@ -134,6 +134,7 @@ class Trace(TorchDispatchMode):
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored
         self._states: Any = WeakIdKeyDictionary()
+        self._in_memory: dict[int, Any] = {}  # the tensors that begin there
         self._spoiled: Any = WeakIdKeyDictionary()  # what is to be kept if they are read again, and why
         self._blank: Any = WeakIdKeyDictionary()  # made without any numbers in them
 
@@ -182,6 +183,9 @@ class Trace(TorchDispatchMode):
     def set(self, tensor: Tensor, axes: Sequence[Axis | None], dynamic: bool) -> None:
         """Tell what is known of a tensor."""
         self._states[tensor] = State(tuple(axes), dynamic)
+        if tensor.layout == torch.strided:  # others have no memory that could be shared in part
+            memory = tensor.untyped_storage().data_ptr()
+            self._in_memory.setdefault(memory, WeakIdKeyDictionary())[tensor] = True
 
     def read(self, inputs: Any) -> None:
         """Tell that these tensors are the model's input."""
@@ -228,8 +232,11 @@ class Trace(TorchDispatchMode):
 
     def aliases(self, tensor: Tensor) -> Iterator[Tensor]:
         """Other tensors known here that share the memory of this one."""
+        if tensor.layout != torch.strided:
+            return
         memory = tensor.untyped_storage().data_ptr()
-        for other in list(self._states.keys()):
+        for other in list(self._in_memory.get(memory, {}).keys()):
+            # What lay there may have been freed, or resized, and lie elsewhere.
             if other is not tensor and other.untyped_storage().data_ptr() == memory:
                 yield other
 
@@ -284,7 +291,7 @@ class Trace(TorchDispatchMode):
             return
         now, before = self.state(written), self.state(other)
         if same_layout(written, other):
-            self._states[other] = now
+            self.set(other, now.axes, now.dynamic)
             return
         pairs: set[tuple[int, int]] = set()
         if within(written, other):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bmrs_torch import MultiplicativeNoise, compact, noise_layers
 from bmrs_torch.channels.memory import meet, same_axes
+from bmrs_torch.channels.network import follow
 from bmrs_torch.surgery.verification import relative_difference
 from tests.bindings.gates import close
 from tests.bindings.surgery.patterns import Functional
@@ -112,3 +113,12 @@ def test_tensors_meet_where_they_have_an_entry_in_common() -> None:
 def test_axes_of_a_part(part: Callable[[Tensor], Tensor], pairs: set[tuple[int, int]]) -> None:
     x = torch.zeros(2, 3, 4)
     assert set(same_axes(part(x), x)) == pairs
+
+
+def test_sparse_tensors_have_no_memory_to_share() -> None:
+    model = Functional(
+        lambda m, x: m.last(torch.sparse.mm(x.to_sparse(), m.first.weight.T).relu_()),
+        first=nn.Linear(4, CHANNELS),
+        last=nn.Linear(CHANNELS, 2),
+    )
+    assert follow(model, torch.eye(3, 4)).calls
