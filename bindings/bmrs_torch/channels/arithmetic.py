@@ -265,7 +265,10 @@ def layer_norm(trace: Trace, call: Call) -> None:
     """Layer normalisation, over the last axes."""
     x, out = call["input"], call.outputs[0]
     state, number = trace.state(x), len(call["normalized_shape"])
-    reason = f"LayerNorm normalises over the structures {trace.place}, so removing one changes the others"
+    reason = (
+        f"LayerNorm normalises over the structures {trace.place}, so removing one changes the others; with "
+        "BatchNorm in its place they could go, and what lies between such norms can"
+    )
     trace.pin(state.axes[x.ndim - number :], reason)
     for tensor in call.tensors[1:]:
         trace.pin_tensor(tensor, reason)
@@ -301,7 +304,8 @@ def reduction(trace: Trace, call: Call) -> None:
         if axis is not None and call.name == "sum":
             trace.uses.append(Use(axis.labels, axis.zero, trace.module))
         else:
-            trace.pin((axis,), f"{call.name} goes over them {trace.place}")
+            reason = f"{call.name} goes over them {trace.place}, so removing one changes what the others get"
+            trace.pin((axis,), f"{reason}; what doesn't come there can go")
     for out in call.outputs:
         kept = out.ndim == x.ndim
         axes = [None if d in dims else a for d, a in enumerate(state.axes) if kept or d not in dims]
