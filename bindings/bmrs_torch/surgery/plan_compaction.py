@@ -157,9 +157,11 @@ class Selection:
 
     def _prevented(self) -> set[int]:
         obstacles, live, reopened = self.network.obstacles(), self.network.live(), self.network.reopened()
+        roots = self.network.labels.roots
+        units = {name: set(roots(labels).tolist()) for name, labels in self.network.states.items()}
         for root, place in live.items():
             why = f"it is not 0 where {place!r} takes it: "
-            if place in self.network.states and root in self._units(place):
+            if root in units.get(place, ()):
                 why = f"{place!r} takes it as its own state of the step before, where noise on its output "
                 why += f"doesn't reach (insert_noise(where=[{place!r}]) puts noise on both)"
             elif root in reopened:
@@ -170,9 +172,6 @@ class Selection:
             self.reasons.setdefault(root, why)
         self.reasons.update(obstacles)
         return obstacles.keys() | live.keys()
-
-    def _units(self, recurrent: str) -> set[int]:
-        return set(self.network.labels.roots(self.network.states[recurrent]).tolist())
 
     def _settle(self) -> None:
         """Give back channels until every layer keeps one and every division stays even."""
