@@ -20,7 +20,7 @@ from bmrs_torch.channels.network import (
 )
 from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
-from bmrs_torch.insertion.states import on_state
+from bmrs_torch.insertion.states import on_state, why_no_noise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,8 +105,12 @@ class Search:
                 passed_over.append((name, OWN_NOISE))
             elif any(a.layer is self._modules[name] and not a.before for a in self._attached):
                 passed_over.append((name, HAS_NOISE))
-            elif isinstance(self._modules[name], nn.RNNBase):
-                placements.append(on_state(name, self._modules[name]))
+            elif isinstance(module := self._modules[name], nn.RNNBase):
+                reason = why_no_noise(module)
+                if reason is None:
+                    placements.append(on_state(name, module))
+                else:
+                    passed_over.append((name, reason))
             elif axis is None or channels is None:
                 passed_over.append((name, NO_CHANNELS))
             else:

@@ -17,7 +17,7 @@ from bmrs_torch.layer import MultiplicativeNoise
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools
 
-__all__ = ["on_state", "with_states"]
+__all__ = ["on_state", "why_no_noise", "with_states"]
 
 
 def on_state(name: str, layer: nn.RNNBase) -> Placement:
@@ -38,7 +38,7 @@ def with_states(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> I
     """
     trial = trained(model)
     layers = {n: m for n, m in trial.named_modules() if isinstance(m, nn.RNNBase)}
-    passed_over = {name: reason for name, layer in layers.items() if (reason := _why_not(layer))}
+    passed_over = {name: reason for name, layer in layers.items() if (reason := why_no_noise(layer))}
     noise = {n: MultiplicativeNoise(width_of_state(layers[n])) for n in layers if n not in passed_over}
     if not noise:
         return InsertionPlan(plan.placements, plan.passed_over + tuple(passed_over.items()))
@@ -61,7 +61,8 @@ def with_states(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> I
     return InsertionPlan(plan.placements + found, plan.passed_over + tuple(passed_over.items()))
 
 
-def _why_not(layer: nn.RNNBase) -> str | None:
+def why_no_noise(layer: nn.RNNBase) -> str | None:
+    """Why noise can't be put on the state of a recurrent layer, None if it can."""
     if any(parametrize.is_parametrized(layer, name) for name, _ in takes_state(layer)):
         return (
             "the weights by which it takes its own state are parametrized, so that noise can't be put there"

@@ -140,10 +140,22 @@ def test_it_is_said_why_units_stay() -> None:
             return self.head(self.normed(self.twice(self.twice(shown)[0])[0])[0]), shown
 
     with torch.no_grad():  # else torch can't copy a parametrized recurrent layer
-        reasons = dict(plan_insertion(made(Given()), frames(3, 4)).passed_over)
+        model = made(Given())
+        reasons = dict(plan_insertion(model, frames(3, 4)).passed_over)
+        named = dict(plan_insertion(model, frames(3, 4), where=["normed"]).passed_over)
     assert reasons["shown"] == "it is the model's output"
     assert reasons["twice"] == "it is called more than once"
     assert "parametrized" in reasons["normed"]
+    assert named["normed"] == reasons["normed"]
+
+
+def test_a_recurrent_layer_can_be_named() -> None:
+    torch.manual_seed(0)
+    model = made(Reader(nn.GRU(WIDTH, HIDDEN, batch_first=True), "output"))
+    insert_noise(model, frames(3, 4), where=["rnn"])
+    smaller: Any = compact(close(scatter(model), 0.5), frames(3, 4))
+    assert (smaller.rnn.hidden_size, smaller.head.in_features) == (3, 3)
+    assert relative_difference(model, smaller, frames(2, 7)) < 1e-12
 
 
 @pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
