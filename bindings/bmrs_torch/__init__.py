@@ -21,10 +21,12 @@ from bmrs_torch.surgery import (
     CompactionPlan,
     LayerRemoval,
     NotFoldableError,
+    SeparateAttention,
     SurgeryError,
     compact,
     fold,
     plan_compaction,
+    separate_attention,
 )
 from bmrs_torch.training import (
     NOISE_LR_MULTIPLIER,
@@ -56,6 +58,7 @@ __all__ = [
     "Pruner",
     "Schedule",
     "Scores",
+    "SeparateAttention",
     "ShippingError",
     "SurgeryError",
     "__version__",
@@ -80,4 +83,5 @@ __all__ = [
     "report",
     "save_pruned",
     "scores",
+    "separate_attention",
 ]

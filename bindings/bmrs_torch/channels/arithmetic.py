@@ -49,13 +49,16 @@ def _met(trace: Trace, call: Call, tensors: Sequence[Tensor], out: Tensor, d: in
     if not labelled:
         return None
     labels = labelled[0].labels
+    roots = trace.labels.roots
+    # What is of the same channels already makes no stream: the recurrence of a state-space model.
+    added = [p.axis.labels for p in parts if p.axis is not None and p.dynamic] if call.name in _SUMS else []
+    if any((roots(other) != roots(added[0])).any() for other in added[1:]):
+        trace.sums.append(labels)
     for axis in labelled[1:]:
         trace.labels.unite(labels, axis.labels)
     for part in parts:
         if part.axis is None:
             _check_unlabelled(trace, part, labels)
-    if call.name in _SUMS and sum(part.dynamic and part.axis is not None for part in parts) > 1:
-        trace.sums.append(labels)
     return trace.carried(out, d, labels, _still_zero(call, parts, labels.size))
 
 
@@ -269,7 +272,10 @@ def layer_norm(trace: Trace, call: Call) -> None:
     """Layer normalisation, over the last axes."""
     x, out = call["input"], call.outputs[0]
     state, number = trace.state(x), len(call["normalized_shape"])
-    reason = f"LayerNorm normalises over the structures {trace.place}, so removing one changes the others"
+    reason = (
+        f"LayerNorm normalises over the structures {trace.place}, so removing one changes the others; with "
+        "BatchNorm in its place they could go, and what lies between such norms can"
+    )
     trace.pin(state.axes[x.ndim - number :], reason)
     for tensor in call.tensors[1:]:
         trace.pin_tensor(tensor, reason)
@@ -321,7 +327,8 @@ def reduction(trace: Trace, call: Call) -> None:
         if axis is not None and call.name == "sum":
             trace.uses.append(Use(axis.labels, axis.zero, trace.module))
         else:
-            trace.pin((axis,), f"{call.name} goes over them {trace.place}")
+            reason = f"{call.name} goes over them {trace.place}, so removing one changes what the others get"
+            trace.pin((axis,), f"{reason}; what doesn't come there can go")
     for out in call.outputs:
         kept = out.ndim == x.ndim
         axes = [None if d in dims else a for d, a in enumerate(state.axes) if kept or d not in dims]
@@ -364,10 +371,12 @@ def copy(trace: Trace, call: Call) -> None:
     source, target = call["src"], call["self"]
     if source.shape != target.shape:
         return give_up(trace, call, f"a tensor is filled with something of another shape {trace.place}")
-    before = trace.state(target)
-    if any(a is not None for a in before.axes):
-        trace.pin(before.axes, f"they are overwritten {trace.place}")
     state = trace.state(source)
+    for before, after in zip(trace.state(target).axes, state.axes, strict=True):
+        if before is not None and after is not None:
+            trace.labels.unite(before.labels, after.labels)
+        else:
+            trace.pin((before,), f"they are overwritten by something without channels {trace.place}")
     return trace.set(call.out, state.axes, state.dynamic)
 
 

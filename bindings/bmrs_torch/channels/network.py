@@ -21,6 +21,7 @@ from bmrs_torch.channels.calling import call, check_has_values, in_mode, tensors
 from bmrs_torch.channels.computed import follow_computed, let_go_of_graphs
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
+from bmrs_torch.channels.recurrent import RECURRENCE, steps_followed
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
 from bmrs_torch.layer import MultiplicativeNoise
 
@@ -84,6 +85,8 @@ class FollowedNetwork:
         Labels of the structures of each noise layer that takes part.
     calls : list of ModuleCall
         In the order in which the calls ended, in evaluation mode.
+    states : dict of str to ndarray of int64
+        Labels of the units of each recurrent layer that takes part.
     uses, balances, reshapes, grouped, lost, sums
         See :class:`Trace`.
     """
@@ -92,6 +95,7 @@ class FollowedNetwork:
     parameters: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     gates: dict[str, Ints] = field(default_factory=dict)
     calls: list[ModuleCall] = field(default_factory=list)
+    states: dict[str, Ints] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
     reshapes: list[Reshape] = field(default_factory=list)
@@ -211,12 +215,13 @@ def _run(
     record: bool,
 ) -> None:
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC}, network.parameters)
+    trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC, **RECURRENCE}, network.parameters)
     for name in ("uses", "balances", "reshapes", "grouped", "lost", "sums"):
         setattr(trace, name, getattr(network, name))
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
         stack.enter_context(follow_computed(model, trace))
+        stack.enter_context(steps_followed(model, trace, network.states))
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
@@ -273,9 +278,11 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
 
 def close(trace: Trace, x: Tensor, axis: int, labels: Ints, dead: Bools) -> Tensor:
     """Multiply by 1 or, where `dead`, by 0."""
-    scale = torch.as_tensor(~dead, dtype=x.dtype, device=x.device)
-    trace.set(scale, (Axis(labels, dead),), dynamic=False)
-    return x * scale.view(tuple(-1 if d == axis % x.ndim else 1 for d in range(x.ndim)))
+    along = [d == axis % x.ndim for d in range(x.ndim)]
+    scale = torch.as_tensor(~dead, dtype=x.dtype, device=x.device).view([-1 if own else 1 for own in along])
+    # Told here, since of a single structure a view can't tell on which axis it lies.
+    trace.set(scale, [Axis(labels, dead) if own else None for own in along], dynamic=False)
+    return x * scale
 
 
 @contextmanager

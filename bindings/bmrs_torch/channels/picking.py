@@ -24,7 +24,10 @@ def along(*names: str) -> Rule:
     def rule(trace: Trace, call: Call) -> None:
         state = trace.state(call["self"])
         dims = _dims(call, names, call["self"].ndim)
-        trace.pin(tuple(state.axes[d] for d in dims), f"{call.name} goes over them {trace.place}")
+        reason = f"{call.name} goes over them {trace.place}"
+        if "softmax" in call.name:
+            reason += ", so removing one changes the others; sigmoid in its place would let them go"
+        trace.pin(tuple(state.axes[d] for d in dims), reason)
         for tensor in call.outputs:
             axes = [None if d in dims else a for d, a in enumerate(state.axes)]
             checked = [a and trace.carried(tensor, d, a.labels, a.zero) for d, a in enumerate(axes)]

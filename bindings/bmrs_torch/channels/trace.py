@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.axes import Axes, Axis, Split, State
 from bmrs_torch.channels.labels import Labels
+from bmrs_torch.channels.memory import is_uniform_beside, meet, same_axes, same_layout, within
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -150,6 +151,9 @@ class Trace(TorchDispatchMode):
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored
         self._states: Any = WeakIdKeyDictionary()
+        self._in_memory: dict[int, Any] = {}  # the tensors that begin there
+        self._spoiled: Any = WeakIdKeyDictionary()  # what is to be kept if they are read again, and why
+        self._blank: Any = WeakIdKeyDictionary()  # made without any numbers in them
 
     @property
     def module(self) -> str:
@@ -162,6 +166,9 @@ class Trace(TorchDispatchMode):
 
     def state(self, tensor: Tensor) -> State:
         """What is known of a tensor; nothing of one that the model has made from nothing."""
+        spoiled = self._spoiled.pop(tensor, None)
+        if spoiled is not None:
+            self.pin(*spoiled)
         known = self._states.get(tensor)
         if known is not None:
             return known  # type: ignore[no-any-return]
@@ -199,6 +206,9 @@ class Trace(TorchDispatchMode):
     def set(self, tensor: Tensor, axes: Sequence[Axis | None], dynamic: bool) -> None:
         """Tell what is known of a tensor."""
         self._states[tensor] = State(tuple(axes), dynamic)
+        if tensor.layout == torch.strided:  # others have no memory that could be shared in part
+            memory = tensor.untyped_storage().data_ptr()
+            self._in_memory.setdefault(memory, WeakIdKeyDictionary())[tensor] = True
 
     def read(self, inputs: Any) -> None:
         """Tell that these tensors are the model's input."""
@@ -245,8 +255,11 @@ class Trace(TorchDispatchMode):
 
     def aliases(self, tensor: Tensor) -> Iterator[Tensor]:
         """Other tensors known here that share the memory of this one."""
+        if tensor.layout != torch.strided:
+            return
         memory = tensor.untyped_storage().data_ptr()
-        for other in list(self._states.keys()):
+        for other in list(self._in_memory.get(memory, {}).keys()):
+            # What lay there may have been freed, or resized, and lie elsewhere.
             if other is not tensor and other.untyped_storage().data_ptr() == memory:
                 yield other
 
@@ -266,15 +279,20 @@ class Trace(TorchDispatchMode):
     def _record(self, call: Call, mutates: bool) -> None:
         states = [self.state(t) for t in call.tensors]
         outputs = call.outputs
-        twins = self._written(outputs[0], states) if mutates and outputs else []
+        written = outputs[0] if mutates and outputs else None
+        others = [] if written is None else [t for t in self.aliases(written) if meet(written, t)]
         if any(axis is not None for state in states for axis in state.axes):
             self._apply(call)
         else:
             dynamic = any(state.dynamic for state in states)
             for out in outputs:
                 self.set(out, (None,) * out.ndim, dynamic)
-        for twin in twins:
-            self._states[twin] = self.state(outputs[0])
+        if "empty" in call.name:
+            for out in outputs:
+                self._blank[out] = True
+        for other in others:
+            assert written is not None
+            self._spread(written, other)
 
     def _apply(self, call: Call) -> None:
         rule = self._rules.get(call.name.rstrip("_") or call.name)
@@ -290,19 +308,55 @@ class Trace(TorchDispatchMode):
         except Exception as error:
             raise BrokenRuleError(f"the rule for {call.name} failed {self.place}: {error}") from error
 
-    def _written(self, tensor: Tensor, states: list[State]) -> list[Tensor]:
-        """Other names of a tensor that is written to; of tensors that share part of it nothing is known."""
-        reason = f"memory shared by several tensors is written to {self.place}"
-        layout = (tensor.shape, tensor.stride(), tensor.storage_offset())
-        twins = []
-        for other in self.aliases(tensor):
-            if (other.shape, other.stride(), other.storage_offset()) == layout:
-                twins.append(other)
-                continue
-            for state in (self.state(other), *states):
-                self.pin(state.axes, reason)
+    def _spread(self, written: Tensor, other: Tensor) -> None:
+        """What was written to a tensor is in those that share memory with it, too."""
+        spoiled = self._spoiled.get(other)
+        if spoiled is not None:
+            self._spoiled[other] = (*self.state(written).axes, *spoiled[0]), spoiled[1]
+            return
+        now, before = self.state(written), self.state(other)
+        if same_layout(written, other):
+            self.set(other, now.axes, now.dynamic)
+            return
+        pairs: set[tuple[int, int]] = set()
+        if within(written, other):
+            pairs = set(same_axes(written, other))
+        elif within(other, written):
+            pairs = {(i, j) for j, i in same_axes(other, written)}
+        pairs = {(i, j) for i, j in pairs if now.axes[i] is not None or before.axes[j] is not None}
+        known = len(pairs) == sum(a is not None for a in now.axes)
+        known &= {j for _, j in pairs} >= {j for j, a in enumerate(before.axes) if a is not None}
+        axes: list[Axis | None] = [None] * other.ndim
+        for i, j in pairs if known else ():
+            axes[j] = self._mixed(now.axes[i], before, written, other, j)
+            known &= axes[j] is not None
+        if known:
+            self.set(other, axes, now.dynamic or before.dynamic)
+        else:
             self.set(other, (None,) * other.ndim, dynamic=True)
-        return twins
+            reason = f"memory shared by several tensors is written to {self.place}"
+            self._spoiled[other] = (*now.axes, *before.axes), reason
+
+    def _mixed(
+        self, now: Axis | None, before: State, written: Tensor, other: Tensor, axis: int
+    ) -> Axis | None:
+        """An axis of a tensor of which another, with these channels, is a part that was written to."""
+        own = before.axes[axis]
+        if now is None:
+            return None
+        if own is not None:
+            self.labels.unite(now.labels, own.labels)
+        elif within(written, other) and not self._bears(written, other, axis):
+            return None
+        zero = now.zero if own is None else now.zero & own.zero
+        # What nothing was written to yet will be, before it is read.
+        return Axis(now.labels, zero if other in self._blank else self.zeros(other, axis, zero))
+
+    def _bears(self, written: Tensor, other: Tensor, axis: int) -> bool:
+        """Whether a tensor without channels may have some, but for what was written to a part of it."""
+        if self.state(other).dynamic or self.name_of(other) is not None:
+            return False
+        return other in self._blank or is_uniform_beside(written, other, axis)
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from bmrs_torch.channels.weights import BATCH_NORMS, activation_axis, is_weighte
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.insertion.rehearsal import CHANGES_OPEN, carry_out, rehearsed
 from bmrs_torch.insertion.search import Search
+from bmrs_torch.insertion.states import with_states
 from bmrs_torch.operation.arguments import check_model
 from bmrs_torch.operation.checks import check_bounds, check_share
 from bmrs_torch.remembering import remember
@@ -22,7 +23,7 @@ Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 PRESETS = {
     "auto": "one gate for the structures of each layer, where closing it lets them go from the whole network",
     "streams": "the same, and one noise layer for each residual stream, shared by all layers that add to it",
-    "neurons": "of auto, the neurons of linear layers",
+    "neurons": "of auto, the neurons of linear layers and the units of recurrent ones",
     "heads": "of auto, the attention heads",
     "heads and neurons": "of auto, both",
     "hidden": "after every hidden layer, and the BatchNorm after it, whether its structures can go or not",
@@ -91,7 +92,8 @@ def plan_insertion(
     elif preset == "blocks":
         plan = search.after(_blocks(model))
     elif preset in _REMOVABLE:
-        plan = _restricted(search.removable(streams=preset == "streams"), model, preset)
+        plan = with_states(search.removable(streams=preset == "streams"), model, example_inputs)
+        plan = _restricted(plan, model, preset)
     else:
         plan = search.after(_chosen(model, where))
     return rehearsed(plan, model, example_inputs, must_go=preset in _REMOVABLE, must_fold=must_fold)
@@ -125,7 +127,7 @@ def _restricted(plan: InsertionPlan, model: nn.Module, preset: str) -> Insertion
 
     def belongs(place: Placement) -> bool:
         heads = place.block > 1 and place.before
-        linear = activation_axis(model.get_submodule(place.name)) == -1
+        linear = place.state or activation_axis(model.get_submodule(place.name)) == -1
         wanted = {"heads": heads, "neurons": linear and not heads, "heads and neurons": linear}
         return wanted.get(preset, True)
 
@@ -187,12 +189,13 @@ def insert_noise(
         see which layers feed which. A small batch will do; up to 16 MiB are kept for :func:`fold`.
     where : str, sequence of str or callable
         - ``"auto"``: one gate for the structures of each layer, at a place where closing it lets them go
-          from the whole network: neurons, filters, and attention heads, before their output projection.
+          from the whole network: neurons, filters, attention heads, before their output projection, and
+          units of recurrent layers, whose noise reaches their recurrence too and is one for all samples.
           Layers on residual streams get none;
         - ``"streams"``: as ``"auto"``, and one noise layer for each residual stream, shared by all layers
           that add to it;
         - ``"heads"``, ``"neurons"``, ``"heads and neurons"``: of ``"auto"`` the attention heads, the neurons
-          of the linear layers, or both;
+          of the linear and recurrent layers, or both;
         - ``"hidden"``: after every hidden layer, removable or not;
         - ``"batchnorm"``: after every BatchNorm, as in the paper's ResNets;
         - ``"blocks"``: after each block of a transformer, as in the paper's ViT, which can't be folded;

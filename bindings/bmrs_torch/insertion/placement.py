@@ -25,6 +25,8 @@ class Placement:
         else 1.
     stream : str
         Layers with the same name here share one noise layer; none for "".
+    state : bool
+        Whether it lies on the state of a recurrent layer, which takes that itself.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Placement:
     before: bool = False
     block: int = 1
     stream: str = ""
+    state: bool = False
 
     @property
     def axis_of_tensor(self) -> int:
@@ -43,7 +46,8 @@ class Placement:
         text = f"{self.name}: noise on {self.num_structures} structures"
         if self.block > 1:
             text += f" of {self.block}"
-        text += f" (axis {self.axis}{' of its input' if self.before else ''})"
+        place = " of its state" if self.state else " of its input" if self.before else ""
+        text += f" (axis {self.axis}{place})"
         return text + (f", the same as on {self.stream}" if self.stream not in ("", self.name) else "")
 
 

@@ -44,14 +44,15 @@ def carry_out(
         noise = shared.get(place.stream)
         if noise is None:
             options = {"axis": place.axis, "log_a": log_a, "log_b": log_b}
-            noise = MultiplicativeNoise(place.num_structures, share=share, **options)  # type: ignore[arg-type]
+            own = "batch" if place.state else share  # of a state's noise there is one for all samples
+            noise = MultiplicativeNoise(place.num_structures, share=own, **options)  # type: ignore[arg-type]
             like = next((p for m in (layer, model) for p in m.parameters() if p.is_floating_point()), None)
             if like is not None:
                 noise.to(device=like.device, dtype=like.dtype)
             noise.train(layer.training)
         if place.stream:
             shared[place.stream] = noise
-        attach(layer, noise, before=place.before, blocks=place.block > 1)
+        attach(layer, noise, before=place.before, blocks=place.block > 1, state=place.state)
 
 
 def rehearsed(
@@ -98,15 +99,17 @@ def _without_noise(plan: InsertionPlan, trial: nn.Module, reasons: dict[str, str
 
 def _changing(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> list[str]:
     """Names of the layers on which an open gate changes what the model answers."""
-    reference = Reference(model, example_inputs)
-    if _is_silent(reference, _tried(plan, model), example_inputs):
-        return []
-    names = dict.fromkeys(place.stream or place.name for place in plan.placements)
-    found = []
-    for name in names:
-        places = tuple(p for p in plan.placements if (p.stream or p.name) == name)
-        if not _is_silent(reference, _tried(InsertionPlan(places, ()), model), example_inputs):
-            found += [place.name for place in places]
+    opened = copy.deepcopy(model)
+    with multiplying(opened, {}):  # the gates that it has already are opened, too
+        reference = Reference(opened, example_inputs)
+        if _is_silent(reference, _tried(plan, model), example_inputs):
+            return []
+        names = dict.fromkeys(place.stream or place.name for place in plan.placements)
+        found = []
+        for name in names:
+            places = tuple(p for p in plan.placements if (p.stream or p.name) == name)
+            if not _is_silent(reference, _tried(InsertionPlan(places, ()), model), example_inputs):
+                found += [place.name for place in places]
     # Sound each by itself, not together: nothing can be said of any.
     return found or [place.name for place in plan.placements]
 

@@ -22,6 +22,7 @@ from bmrs_torch.channels.network import (
 from bmrs_torch.channels.weights import activation_axis, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.insertion.places import Channels, Option, Places, first_calls
+from bmrs_torch.insertion.states import on_state, why_no_noise
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools
@@ -31,6 +32,10 @@ HAS_NOISE = "it already has noise"
 NO_CHANNELS = "its output isn't a tensor with channels on its last axis or its second"
 OWN_NOISE = "it has attributes called noise of its own"
 NO_PLACE = "no layer that a hook can put noise on gives or takes just these structures"
+HELD_BY_ATTENTION = (
+    "nn.MultiheadAttention can't hold fewer heads of the same width: their number times their width has to "
+    "be the width of what it takes; separate_attention(model) replaces it by an equal module that can"
+)
 
 
 @dataclass
@@ -109,6 +114,12 @@ class Search:
                 passed_over.append((name, OWN_NOISE))
             elif any(a.layer is module and not a.before for a in self._attached):
                 passed_over.append((name, HAS_NOISE))
+            elif isinstance(module, nn.RNNBase):
+                reason = why_no_noise(module)
+                if reason is None:
+                    placements.append(on_state(name, module))
+                else:
+                    passed_over.append((name, reason))
             elif axis is None or channels is None:
                 passed_over.append((name, NO_CHANNELS))
             else:

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bmrs_torch.channels.calling import call
+from bmrs_torch.channels.recurrent import in_single_operations
 from bmrs_torch.shipping import save_pruned
 
 
@@ -45,8 +46,8 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     30
     """
     counter = FlopCounterMode(display=False)
-    # Fused attention for the CPU is not in the counter's list; the products that it fuses are.
-    with sdpa_kernel(SDPBackend.MATH), counter:
+    # Fused attention for the CPU and fused recurrence aren't in the counter's list; their products are.
+    with sdpa_kernel(SDPBackend.MATH), in_single_operations(model), counter:
         call(model, example_inputs)
     root = type(model).__name__
     counts = {

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.surgery.configs import COUNTS_OF_HEADS, own_config
+
 M = TypeVar("M", bound=nn.Module)
 
 Size = int | list[int]
@@ -29,7 +31,8 @@ class Layout:
     sizes : dict of str to dict
         By module, its attributes that are whole numbers or tuples of them: `out_features`, `groups`,
         `num_heads`, `normalized_shape`, whatever the module's class calls them. An attribute that a fresh
-        network lacks was not set by its constructor, so surgery did not change it.
+        network lacks was not set by its constructor, so surgery did not change it. `config.num_heads` is what
+        the module's own configuration says, where others say something else.
     """
 
     shapes: dict[str, list[int]]
@@ -40,6 +43,8 @@ class Layout:
         """Read the layout off a network."""
         shapes = {name: list(value.shape) for name, value in all_tensors(model).items()}
         sizes = {name: _sizes(module) for name, module in model.named_modules()}
+        for name, counts in _own_counts(model).items():
+            sizes[name].update(counts)
         return cls(shapes, {name: own for name, own in sizes.items() if own})
 
     @classmethod
@@ -92,6 +97,9 @@ def resize(model: M, layout: Layout) -> M:
         for attribute in sizes.keys() & vars(module).keys():
             size, current = sizes[attribute], getattr(module, attribute)
             setattr(module, attribute, size if isinstance(size, int) else _like(current, size))
+        for attribute in sizes.keys() - vars(module).keys():
+            if attribute.startswith(_IN_CONFIG) and "config" in vars(module):
+                setattr(own_config(model, name), attribute.removeprefix(_IN_CONFIG), sizes[attribute])
     replaced: dict[Tensor, Tensor] = {}
     for module_name, module in model.named_modules():
         for tensors in (module._parameters, module._buffers):
@@ -186,6 +194,25 @@ def _sizes(module: nn.Module) -> dict[str, Size]:
             found[name] = value
         elif isinstance(value, tuple) and value and all(type(entry) is int for entry in value):
             found[name] = list(value)
+    return found
+
+
+_IN_CONFIG = "config."
+
+
+def _own_counts(model: nn.Module) -> dict[str, dict[str, Size]]:
+    """By module, the numbers of heads in a configuration of its own that differ from those of the others'."""
+    common: dict[type, Any] = {}
+    found: dict[str, dict[str, Size]] = {}
+    for name, module in model.named_modules():
+        config = vars(module).get("config")
+        shared = common.setdefault(type(config), config)  # the outermost has what all began with
+        values = {key: getattr(config, key, None) for key in COUNTS_OF_HEADS} if config is not shared else {}
+        found[name] = {
+            _IN_CONFIG + key: value
+            for key, value in values.items()
+            if type(value) is int and value != getattr(shared, key, None)
+        }
     return found
 
 

@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from bmrs_torch.channels.axes import Split
 from bmrs_torch.channels.computed import computed_tensors
+from bmrs_torch.channels.recurrent import RECURRENT, tell_recurrent_sizes
 from bmrs_torch.channels.weights import NORMS, is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.surgery.computed_weights import put
+from bmrs_torch.surgery.configs import tell_configs
 from bmrs_torch.surgery.plan_compaction import Selection
 
 if TYPE_CHECKING:
-    from bmrs_torch.channels.labels import Bools
+    from bmrs_torch.channels.labels import Bools, Ints
+    from bmrs_torch.channels.trace import Reshape
 
 _SIZE_OF_A_HEAD = ("head_dim", "head_size", "dim_head", "dim_per_head", "per_head", "head_channels", "d_head")
 
@@ -44,6 +47,15 @@ class Cut:
             name: (~selection.goes(roots(grouped.labels)), grouped.groups)
             for name, grouped in network.grouped.items()
         }
+
+    @property
+    def reshapes(self) -> list[Reshape]:
+        """Views that divide channels among axes."""
+        return self._selection.network.reshapes
+
+    def goes(self, labels: Ints) -> Bools:
+        """Which of these labels go."""
+        return self._selection.goes(self._selection.network.labels.roots(labels))
 
     def changes(self, name: str) -> bool:
         """Whether a stored tensor loses entries."""
@@ -164,13 +176,15 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
             _tell_norm(model.get_submodule(name), size, left)
     if sizes:
         _tell_reshaping(model, cut.resized(products=products))
+        tell_configs(model, cut.reshapes, cut.goes)
 
 
 def _tell_reshaping(model: nn.Module, resized: Mapping[str, Mapping[int, tuple[int, bool]]]) -> None:
     """All modules but layers and norms, whose widths are told."""
     for name, found in resized.items():
         module = model.get_submodule(name)
-        if not (is_weighted(module) or isinstance(module, (*NORMS, MultiplicativeNoise))):
+        # Their widths are told; what is reshaped in a layer with weights is noise on blocks.
+        if not (is_weighted(module) or isinstance(module, (*NORMS, *RECURRENT, MultiplicativeNoise))):
             _tell_heads(module, found)
 
 
@@ -204,6 +218,8 @@ def _tell_sizes(
         first, second = (shape[1], shape[0]) if module.transposed else shape[:2]
         module.out_channels = first * (module.groups if module.transposed else 1)
         module.in_channels = second * (1 if module.transposed else module.groups)
+    elif isinstance(module, RECURRENT):
+        tell_recurrent_sizes(module)
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = shape
     elif axes is not None and len(shape) == 2:

@@ -161,9 +161,14 @@ class Selection:
 
     def _prevented(self) -> set[int]:
         obstacles, live, reopened = self.network.obstacles(), self.network.live(), self.network.reopened()
+        roots = self.network.labels.roots
+        units = {name: set(roots(labels).tolist()) for name, labels in self.network.states.items()}
         for root, place in live.items():
             why = f"it is not 0 where {place!r} takes it: "
-            if root in reopened:
+            if root in units.get(place, ()):
+                why = f"{place!r} takes it as its own state of the step before, where noise on its output "
+                why += f"doesn't reach (insert_noise(where=[{place!r}]) puts noise on both)"
+            elif root in reopened:
                 why += f"{reopened[root]} 0 becomes something else "
                 why += "(f(0) ≠ 0, a bias or a normalisation after the noise)"
             else:

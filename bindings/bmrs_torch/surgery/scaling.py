@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.attachment import takes_state
 from bmrs_torch.channels.weights import weight_axes
 from bmrs_torch.surgery.computed_weights import put
 
-__all__ = ["scale_inputs", "scale_outputs", "scale_parameter"]
+__all__ = ["scale_inputs", "scale_outputs", "scale_own_state", "scale_parameter"]
 
 
 @torch.no_grad()
@@ -40,6 +41,10 @@ def scale_outputs(layer: nn.Module, factor: Tensor) -> None:
 @torch.no_grad()
 def scale_inputs(layer: nn.Module, factor: Tensor) -> None:
     """Multiply the weights for each input by its factor, rounding once; see :func:`scale_outputs`."""
+    if isinstance(layer, nn.RNNBase):
+        for name in ("weight_ih_l0", "weight_ih_l0_reverse")[: 2 if layer.bidirectional else 1]:
+            put(layer, name, getattr(layer, name).double() * _along(factor, 1, 2))
+        return
     _, axis = weight_axes(layer)
     groups = int(getattr(layer, "groups", 1))
     weight = _weight(layer)
@@ -50,6 +55,13 @@ def scale_inputs(layer: nn.Module, factor: Tensor) -> None:
         raise ValueError(f"a {type(layer).__name__} has no weights for each input")
     else:
         put(layer, "weight", weight.double() * _along(factor, axis, weight.ndim))
+
+
+@torch.no_grad()
+def scale_own_state(layer: nn.RNNBase, factor: Tensor) -> None:
+    """Multiply a recurrent layer's weights for each unit of its own state by its factor, rounding once."""
+    for name, times in takes_state(layer):
+        put(layer, name, getattr(layer, name).double() * _along(factor.repeat(times), 1, 2))
 
 
 @torch.no_grad()

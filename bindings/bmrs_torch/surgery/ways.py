@@ -19,7 +19,7 @@ from bmrs_torch.channels.makers import has_weight, made_by
 from bmrs_torch.channels.network import FollowedNetwork, ModuleCall, follow, none_closed
 from bmrs_torch.channels.weights import activation_axis, is_plain, is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.surgery.scaling import scale_inputs, scale_outputs, scale_parameter
+from bmrs_torch.surgery.scaling import scale_inputs, scale_outputs, scale_own_state, scale_parameter
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Ints
@@ -56,14 +56,16 @@ class multiplying(ExitStack):
     Parameters
     ----------
     model : nn.Module
-        With noise layers.
+        With noise layers or without.
     factors : dict of str to Tensor
         By the name of the noise layer, one for each structure.
     """
 
     def __init__(self, model: nn.Module, factors: dict[str, Tensor]) -> None:
         super().__init__()
-        for name, layer in noise_layers(model).items():
+        for name, layer in model.named_modules():
+            if not isinstance(layer, MultiplicativeNoise):
+                continue
             factor = factors.get(name, torch.ones(layer.num_structures, device=layer.mu.device))
             vars(layer)["forward"] = partial(layer.scaled, scale=factor.to(layer.mu.device))
             self.callback(vars(layer).pop, "forward")
@@ -86,7 +88,9 @@ class Ways:
         self._on: dict[int, list[Attachment]] = {}
         for attached in attachments(model):
             self._on.setdefault(id(attached.noise), []).append(attached)
-        self._weighted = {n: m for n, m in model.named_modules() if is_weighted(m)}
+        self._weighted = {
+            n: m for n, m in model.named_modules() if is_weighted(m) or isinstance(m, nn.RNNBase)
+        }
         uses = Counter(
             id(p) for module in model.modules() for p in module._parameters.values() if p is not None
         )
@@ -144,9 +148,12 @@ class Ways:
     def _after(self, name: str) -> Iterator[Way]:
         """Into the inputs of all layers that take what the noise multiplies, and nothing else of it."""
         readers = self._readers(name)
-        if readers:
-            names = ", ".join(repr(reader) for reader in readers)
-            yield Way(f"the inputs of {names}", tuple(readers), partial(_scale_inputs_of, readers))
+        recurrent = [a.name for a in self._on.get(id(self._layers[name]), []) if a.state]
+        if readers or recurrent:
+            ends = [f"the state that {own!r} takes itself" for own in recurrent]
+            ends += [f"the inputs of {', '.join(map(repr, readers))}"] if readers else []
+            apply = partial(_scale_inputs_of, readers, recurrent)
+            yield Way(" and ".join(ends), (*recurrent, *readers), apply)
 
     def _readers(self, name: str) -> dict[str, Ints]:
         """Layers with weights whose inputs are multiplied when the noise is, and by which structure each."""
@@ -184,7 +191,8 @@ class Ways:
             if x.shape != before.shape or torch.allclose(x, before, rtol=1e-6, atol=0.0):
                 return x
             given = calls[reader][turn].given if turn < len(calls.get(reader, ())) else ()
-            axis = activation_axis(self._weighted[reader])
+            layer = self._weighted[reader]
+            axis = -1 if isinstance(layer, nn.RNNBase) else activation_axis(layer)
             channels = given[axis] if axis is not None and len(given) > 1 else None
             if channels is not None:
                 readers[reader] = channels.labels
@@ -255,7 +263,12 @@ def _scale_outputs_of(name: str, model: nn.Module, factor: Tensor) -> None:
     scale_outputs(model.get_submodule(name), factor)
 
 
-def _scale_inputs_of(readers: dict[str, Ints], model: nn.Module, factor: Tensor) -> None:
+def _scale_inputs_of(
+    readers: dict[str, Ints], recurrent: list[str], model: nn.Module, factor: Tensor
+) -> None:
+    for name in recurrent:
+        layer: Any = model.get_submodule(name)
+        scale_own_state(layer, factor)
     for name, index in readers.items():
         scale_inputs(model.get_submodule(name), _picked(factor, index))
 

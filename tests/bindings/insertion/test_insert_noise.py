@@ -365,3 +365,9 @@ def test_torch_transformers_do_not_bypass_the_noise() -> None:
 def test_what_names_no_layers_is_a_type_error(where: Any) -> None:
     with pytest.raises(TypeError, match="where must be a preset"):
         insert_noise(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.ones(2, 4), where=where)
+
+
+def test_an_attention_module_says_that_it_holds_its_heads() -> None:
+    model = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3))
+    with pytest.raises(ValueError, match="MultiheadAttention can't hold fewer heads"):
+        insert_noise(model, torch.ones(2, 3, 8), where="heads")

@@ -300,3 +300,11 @@ def test_what_insertion_can_not_promise_it_refuses_and_touches_nothing(
     close(scatter(model))
     assert_same(fold(compact(model, x), x)(x), model(x))
     assert_same(fold(model, x)(x), model(x))
+
+
+def test_noise_that_is_there_already_may_have_any_strength() -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), MultiplicativeNoise(6), nn.Linear(6, 2)
+    )
+    insert_noise(scatter(model), torch.ones(2, 4), where=["0"])
+    assert list(noise_layers(model)) == ["0.noise", "3"]

@@ -39,6 +39,10 @@ def test_fused_attention_is_counted_by_its_two_products() -> None:
     assert count_macs(SelfAttention(), torch.ones(2, 3, 5, 4))[""] == 2 * 2 * 3 * 5 * 5 * 4
 
 
+def test_recurrence_is_counted_by_its_products() -> None:
+    assert count_macs(nn.LSTM(4, 3).eval(), torch.ones(5, 2, 4))[""] == 5 * 2 * 4 * 3 * (4 + 3)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_report_counts_what_the_two_networks_hold(name: str) -> None:
     before, masked = NETWORKS[name](), noisy(name)

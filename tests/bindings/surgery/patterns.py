@@ -311,7 +311,7 @@ RETAINED = {
     channel_attention_over_all: "mean goes over them",
     divided_by_the_width: "counts on the width",
     layer_called_twice: "not 0 where 'shared' takes it",
-    recurrent: "has an entry for each",
+    recurrent: "its own state of the step before",
     written_into: "memory shared by several tensors is written to",
     fourier: "can't be followed",
     batch_shape_in_a_view: "counts on the width",
