@@ -189,12 +189,20 @@ class Trace(TorchDispatchMode):
         return Axis(labels, np.zeros(labels.size, dtype=np.bool_) if zero is None else zero)
 
     def names_of(self, tensor: Tensor) -> list[str]:
-        """Names of the stored tensors of which a tensor has the first two axes: itself, or a rescaled one."""
-        axes = self.state(tensor).axes
+        """Names of the stored tensors that a tensor is, is a view of as a whole, or is rescaled from.
+
+        One that is rescaled has the first two axes of what it was made of.
+        """
+        axes, memory = self.state(tensor).axes, tensor.untyped_storage().data_ptr()
+
+        def is_view_of(stored: Tensor) -> bool:
+            return stored.shape == tensor.shape and stored.untyped_storage().data_ptr() == memory
+
         return [
             name
             for name, own in self.parameters.items()
-            if len(own) == len(axes) > 1 and own[0] is axes[0] and own[1] is axes[1]
+            if len(own) == len(axes) > 1
+            and ((own[0] is axes[0] and own[1] is axes[1]) or is_view_of(self._stored[name]))
         ]
 
     def stored_labels(self, vector: Tensor) -> Ints:

@@ -83,10 +83,10 @@ class Places:
         # Last layers that do more than their class: their noise goes only into what follows them.
         own = [place for place in others if not plain[place.name]]
         yield from (Option((place,)) for place in (*after, *singly, *inputs, *own))
-        if len(inputs) > 1 and len({(place.axis, place.block) for place in inputs}) == 1:
-            yield Option(_shared(inputs), on_stream=not self._streams.isdisjoint(channels))
         if len(after) > 1 and not side_by_side:
             yield Option(_shared(after), on_stream=True)
+        if len(inputs) > 1 and len({(place.axis, place.block) for place in inputs}) == 1:
+            yield Option(_shared(inputs), on_stream=not self._streams.isdisjoint(channels))
 
     def _after_layers(self, channels: Channels) -> tuple[list[Placement], dict[Placement, int]]:
         """After norms and bare layers; and after others, with how many of its channels make one of these.

@@ -174,10 +174,13 @@ class Search:
 
     def _uncalled(self) -> list[tuple[str, str]]:
         return [
-            (n, NOT_CALLED)
+            (n, HELD_BY_ATTENTION if self._in_attention(n) else NOT_CALLED)
             for n, m in self._modules.items()
             if is_weighted(m) and n not in self._places.calls
         ]
+
+    def _in_attention(self, name: str) -> bool:
+        return isinstance(self._modules[name.rpartition(".")[0]], nn.MultiheadAttention)
 
     def _why_not(self, call: ModuleCall) -> str | None:
         if name_for(self._modules[call.name], before=False) is None:
