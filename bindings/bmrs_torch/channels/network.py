@@ -19,6 +19,7 @@ from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.calling import call, in_mode, tensors_of
 from bmrs_torch.channels.computed import follow_computed, let_go_of_graphs
+from bmrs_torch.channels.follow_by import enter_module, leave_module, rules_of_operations
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
@@ -207,7 +208,8 @@ def _run(
     record: bool,
 ) -> None:
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC}, network.parameters)
+    rules = {**MOVEMENT, **ARITHMETIC, **rules_of_operations()}
+    trace = Trace(stored, network.labels, rules, network.parameters)
     for name in ("uses", "balances", "reshapes", "grouped", "lost", "sums"):
         setattr(trace, name, getattr(network, name))
     with ExitStack() as stack:
@@ -295,12 +297,14 @@ def _watch(
         if name is None:
             return None
         trace.modules.append(name)
+        enter_module(trace, module)
         return (probe(args[0], before[name]), *args[1:]) if name in before else None
 
-    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         name = names.get(module)
         if name is None:
             return None
+        leave_module(trace, module, args, kwargs, output)
         trace.modules.pop()
         if trace.asleep:
             return None
@@ -314,7 +318,10 @@ def _watch(
             sources.setdefault(output, name)
         return output if name in after else None
 
-    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
+    handles = (
+        register_module_forward_pre_hook(enter),
+        register_module_forward_hook(leave, with_kwargs=True),
+    )
     try:
         yield
     finally:
