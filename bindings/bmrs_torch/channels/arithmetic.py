@@ -193,6 +193,8 @@ def _grouped(
     """Each group by itself: as many channels stay in every group that stays, and a whole group can go."""
     weight, groups = call["weight"], call["groups"]
     names = trace.names_of(weight)
+    if not names and None not in (channels, rows, columns) and weight.shape[1] > 1 and not call["transposed"]:
+        return _batched(trace, groups, channels, rows, columns)  # type: ignore[arg-type]
     reason = f"a grouped convolution has weights that can't be cut {trace.place}"
     if channels is None or rows is None or (weight.shape[1] > 1 and not names):
         trace.pin((channels, rows, columns), reason)
@@ -215,6 +217,16 @@ def _grouped(
         trace.balances.append(Balance(both, reason, whole=True))
         trace.uses.append(Use(channels.labels, channels.zero, trace.module))
     return Axis(outputs.labels, zero)
+
+
+def _batched(trace: Trace, groups: int, channels: Axis, rows: Axis, columns: Axis) -> Axis:
+    """A group for each sample, with weights that are computed: all groups have the same channels."""
+    inputs = np.tile(columns.labels, groups)
+    trace.labels.unite(channels.labels, inputs)
+    trace.uses.append(Use(inputs, channels.zero | np.tile(columns.zero, groups), trace.module))
+    reason = f"a grouped convolution has to keep as many in every group ({trace.module!r})"
+    trace.balances.append(Balance((tuple(np.split(rows.labels, groups)),), reason))
+    return trace.axis(rows.labels)
 
 
 def batch_norm(trace: Trace, call: Call) -> None:

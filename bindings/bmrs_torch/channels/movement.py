@@ -138,6 +138,19 @@ def channel_shuffle(trace: Trace, call: Call) -> None:
     trace.set(call.out, axes, trace.state(x).dynamic)
 
 
+def as_real(trace: Trace, call: Call) -> None:
+    """Complex numbers as pairs of real ones on a new last axis."""
+    state = trace.state(call["self"])
+    trace.set(call.out, (*state.axes, None), state.dynamic)
+
+
+def as_complex(trace: Trace, call: Call) -> None:
+    """The reverse."""
+    state = trace.state(call["self"])
+    trace.pin(state.axes[-1:], f"they are made parts of complex numbers {trace.place}")
+    trace.set(call.out, state.axes[:-1], state.dynamic)
+
+
 def unsqueeze(trace: Trace, call: Call) -> None:
     """A new axis of size 1."""
     state, out = trace.state(call["self"]), call.out
@@ -190,7 +203,9 @@ def take_slice(trace: Trace, call: Call) -> None:
     axis = axes[d]
     if axis is not None:
         chosen = slice(call["start"], call["end"], call["step"])
-        axes[d] = axis.moved(lambda values: values[chosen])
+        first = axes[d] = axis.moved(lambda values: values[chosen])
+        if not call["start"] and first.size < axis.size:  # cut off at a width that the module may remember
+            trace.reshapes.append(Reshape(trace.module, Split(first, (first.size,), 0)))
     trace.set(call.out, axes, state.dynamic)
 
 
@@ -287,7 +302,9 @@ def pad(trace: Trace, call: Call) -> None:
 
 MOVEMENT: dict[str, Rule] = {
     **dict.fromkeys(
-        ("clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "lift_fresh_copy"), same
+        "clone _to_copy detach alias contiguous lift_fresh lift_fresh_copy _conj resolve_conj _neg_view "
+        "resolve_neg conj_physical".split(),
+        same,
     ),
     **dict.fromkeys(
         "zeros_like ones_like empty_like full_like rand_like randn_like "
@@ -296,6 +313,8 @@ MOVEMENT: dict[str, Rule] = {
     ),
     **dict.fromkeys(("permute", "transpose", "t"), permute),
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), view),
+    "view_as_real": as_real,
+    "view_as_complex": as_complex,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),

@@ -277,7 +277,7 @@ class Trace(TorchDispatchMode):
 
         Of positions and comparisons nothing is added up: that they are not 0 costs no channel its place.
         """
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             return self.axis(labels)
         zero = self.zeros(tensor, axis, candidates)
         if (candidates & ~zero).any():

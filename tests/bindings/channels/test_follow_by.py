@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -140,7 +141,7 @@ def test_a_rule_of_ones_own_says_what_goes_together() -> None:
         trace.pin((positions,), "they are positions")
         halves = channels.labels.reshape(2, -1)
         trace.labels.unite(halves[0], halves[1])
-        zero = channels.zero.reshape(halves.shape).all(axis=0)
+        zero = np.logical_and(*channels.zero.reshape(halves.shape))
         trace.set(call.out, (None, trace.carried(call.out, 1, halves[0], zero), None), state.dynamic)
 
     @follow_by(pairs)
