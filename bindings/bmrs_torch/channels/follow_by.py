@@ -56,17 +56,18 @@ def follow_by(rule: Rule) -> Callable[[T], T]:
     >>> from torch import nn
     >>> from bmrs_torch import channelwise, compact, follow_by, insert_noise
     >>> @follow_by(channelwise(axis=1))
-    ... def smooth(x):
-    ...     return torch.fft.irfft(torch.fft.rfft(x)[..., :3], n=x.shape[-1])
+    ... def strengths(x):
+    ...     return torch.linalg.svdvals(x)  # of each channel, an image
     >>> class Net(nn.Module):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.first, self.last = nn.Conv1d(2, 4, 3), nn.Conv1d(4, 1, 1)
+    ...         self.first, self.last = nn.Conv2d(2, 4, 3), nn.Conv1d(4, 1, 1)
     ...     def forward(self, x):
-    ...         return self.last(smooth(self.first(x)))
-    >>> model = insert_noise(Net(), torch.ones(1, 2, 9))
+    ...         return self.last(strengths(self.first(x)))
+    >>> example = torch.rand(1, 2, 9, 9)
+    >>> model = insert_noise(Net(), example)
     >>> model.first.noise.mask[1] = 0
-    >>> compact(model, torch.ones(1, 2, 9)).last
+    >>> compact(model, example).last
     Conv1d(3, 1, kernel_size=(1,), stride=(1,))
     """
 
@@ -155,9 +156,9 @@ def channelwise(axis: int, *, parameters: Mapping[str, int] | None = None) -> Ru
     Parameters
     ----------
     axis : int
-        Of the first tensor that comes in and of every tensor of as many axes that comes out: entry c of it
-        must depend on entry c of what came in alone, however many there are. Channels on other axes are kept,
-        and so are those of other tensors that come in.
+        Of the first tensor that comes in and of every tensor that comes out: entry c of it must depend on
+        entry c of what came in alone, however many there are. Channels on other axes are kept, and so are
+        those of other tensors that come in.
     parameters : dict of str to int
         Of a module: its parameters that have an entry for each channel, and on which axis.
 
@@ -172,12 +173,12 @@ def channelwise(axis: int, *, parameters: Mapping[str, int] | None = None) -> Ru
     >>> from torch import nn
     >>> from bmrs_torch import channelwise, follow_by
     >>> @follow_by(channelwise(axis=1, parameters={"filters": 0}))
-    ... class SpectralFilter(nn.Module):
-    ...     def __init__(self, channels, size):
+    ... class Strengths(nn.Module):
+    ...     def __init__(self, channels):
     ...         super().__init__()
-    ...         self.filters = nn.Parameter(torch.ones(channels, size // 2 + 1))
+    ...         self.filters = nn.Parameter(torch.ones(channels, 1))
     ...     def forward(self, x):
-    ...         return torch.fft.irfft(torch.fft.rfft(x) * self.filters, n=x.shape[-1])
+    ...         return torch.linalg.svdvals(x) * self.filters
     """
 
     def rule(trace: Trace, call: Call) -> None:
@@ -197,10 +198,12 @@ def channelwise(axis: int, *, parameters: Mapping[str, int] | None = None) -> Ru
         dynamic = any(trace.state(t).dynamic for t in call.tensors)
         for out in call.outputs:
             axes: list[Any] = [None] * out.ndim
-            if channels is not None and out.ndim == first.ndim:
-                if out.shape[d] != channels.size:
-                    raise UnknownUseError(f"{channels.size} channels come in and {out.shape[d]} come out")
-                axes[d] = trace.carried(out, d, channels.labels, channels.zero)
+            if channels is not None:
+                if not -out.ndim <= axis < out.ndim or out.shape[axis] != channels.size:
+                    came, went = channels.size, tuple(out.shape)
+                    raise UnknownUseError(f"{came} channels come in, what comes out is of shape {went}")
+                own_axis = axis % out.ndim
+                axes[own_axis] = trace.carried(out, own_axis, channels.labels, channels.zero)
             trace.set(out, axes, dynamic)
 
     return rule

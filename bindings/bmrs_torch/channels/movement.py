@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from bmrs_torch.channels.axes import Axis, Split, blocks, channel_axis
+from bmrs_torch.channels.filling import fill
 from bmrs_torch.channels.picking import PICKING
 from bmrs_torch.channels.trace import Balance, Call, Reshape, Trace, UnknownUseError
 
@@ -328,5 +329,6 @@ MOVEMENT: dict[str, Rule] = {
     "cat": cat,
     "stack": stack,
     **dict.fromkeys(("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d"), pad),
+    "copy_": fill,
     **PICKING,
 }

@@ -168,6 +168,7 @@ class Trace(TorchDispatchMode):
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored
         self._states: Any = WeakIdKeyDictionary()
+        self._parts: Any = WeakIdKeyDictionary()
 
     def __enter__(self) -> Trace:
         _active.append(self)
@@ -308,6 +309,10 @@ class Trace(TorchDispatchMode):
     def _record(self, call: Call, mutates: bool) -> None:
         states = [self.state(t) for t in call.tensors]
         outputs = call.outputs
+        if call.name == "slice":
+            self._note_part(call)
+        if mutates and call.name in self._rules and self._tells(call):
+            return
         twins = self._written(outputs[0], states) if mutates and outputs else []
         if any(axis is not None for state in states for axis in state.axes):
             self._apply(call)
@@ -317,6 +322,24 @@ class Trace(TorchDispatchMode):
                 self.set(out, (None,) * out.ndim, dynamic)
         for twin in twins:
             self._states[twin] = self.state(outputs[0])
+
+    def _note_part(self, call: Call) -> None:
+        """Of which tensor a slice is a part, and which axes it has only a part of."""
+        x, d = call["self"], call["dim"] % call["self"].ndim
+        whole, cut = self.part(x)
+        self._parts[call.out] = (whole, cut | ({d} if call.out.shape[d] != x.shape[d] else set()))
+
+    def part(self, tensor: Tensor) -> tuple[Tensor, frozenset[int]]:
+        """The tensor of which this is a slice, or itself, and the axes of which it has only a part."""
+        return self._parts.get(tensor, (tensor, frozenset()))  # type: ignore[no-any-return]
+
+    def _tells(self, call: Call) -> bool:
+        """Whether a rule for writing in place, by the very name, knows what all tensors are afterwards."""
+        try:
+            self._rules[call.name](self, call)
+        except UnknownUseError:
+            return False
+        return True
 
     def _apply(self, call: Call) -> None:
         rule = self._rules.get(call.full_name) or self._rules.get(call.name.rstrip("_") or call.name)

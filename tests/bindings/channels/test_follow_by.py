@@ -18,20 +18,20 @@ from bmrs_torch.surgery.verification import relative_difference
 from tests.bindings.surgery.patterns import Functional
 
 
-def smoothed(x: Tensor) -> Tensor:
-    """Low frequencies along the last axis, each channel by itself."""
-    answer: Tensor = torch.fft.irfft(torch.fft.rfft(x)[..., :3], n=x.shape[-1])
-    return answer
+def strengths(x: Tensor) -> Tensor:
+    """The singular values of each channel as a matrix."""
+    values: Tensor = torch.linalg.svdvals(x.unflatten(-1, (4, 2)))
+    return values
 
 
-@torch.library.custom_op("bmrs_tests::smooth", mutates_args=())
-def smooth_operation(x: Tensor) -> Tensor:
-    return smoothed(x)
+@torch.library.custom_op("bmrs_tests::strengths", mutates_args=())
+def strengths_operation(x: Tensor) -> Tensor:
+    return strengths(x)
 
 
-class Smooth(nn.Module):
+class Strengths(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return smoothed(x)
+        return strengths(x)
 
 
 class Filter(nn.Module):
@@ -39,11 +39,10 @@ class Filter(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.filters = nn.Parameter(torch.randn(5, channels))
+        self.filters = nn.Parameter(torch.randn(2, channels))
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
-        answer: Tensor = torch.fft.irfft(torch.fft.rfft(x) * (scale * self.filters.T), n=x.shape[-1])
-        return answer
+        return strengths(x) * (scale * self.filters.T)
 
 
 @pytest.fixture(autouse=True)
@@ -81,35 +80,35 @@ def left(model: nn.Module) -> int:
 
 
 def test_without_a_rule_the_channels_stay() -> None:
-    for step in (smoothed, smooth_operation, Smooth(), Filter(6)):
+    for step in (strengths, strengths_operation, Strengths(), Filter(6)):
         assert left(network(step)) == 6
 
 
 def by_function() -> Callable[[Tensor], Tensor]:
-    return follow_by(channelwise(axis=1))(smoothed)
+    return follow_by(channelwise(axis=1))(strengths)
 
 
 def by_operation() -> Callable[[Tensor], Tensor]:
-    return follow_by(channelwise(axis=1))(smooth_operation)
+    return follow_by(channelwise(axis=1))(strengths_operation)
 
 
 def by_name() -> Callable[[Tensor], Tensor]:
-    follow_by(channelwise(axis=1))("bmrs_tests::smooth")
-    return smooth_operation
+    follow_by(channelwise(axis=1))("bmrs_tests::strengths")
+    return strengths_operation
 
 
 def by_overload() -> Callable[[Tensor], Tensor]:
-    follow_by(channelwise(axis=1))(torch.ops.bmrs_tests.smooth)
-    return smooth_operation
+    follow_by(channelwise(axis=1))(torch.ops.bmrs_tests.strengths)
+    return strengths_operation
 
 
 def by_class() -> nn.Module:
-    return follow_by(channelwise(axis=1))(Smooth)()
+    return follow_by(channelwise(axis=1))(Strengths)()
 
 
 def by_class_of_a_parent() -> nn.Module:
-    follow_by(channelwise(axis=-2))(Smooth)
-    child: type[nn.Module] = type("Child", (Smooth,), {})
+    follow_by(channelwise(axis=-2))(Strengths)
+    child: type[nn.Module] = type("Child", (Strengths,), {})
     return child()
 
 
@@ -147,34 +146,42 @@ def test_a_rule_of_ones_own_says_what_goes_together() -> None:
     @follow_by(pairs)
     def folded(x: Tensor) -> Tensor:
         a, b = x.chunk(2, 1)
-        answer: Tensor = torch.fft.ifft(torch.fft.fft(a) + torch.fft.fft(b)).real
-        return answer
+        return strengths(a) + strengths(b)
 
     model = network(lambda x: folded(x).repeat(1, 2, 1))
     assert left(model) == 4
 
 
 def test_a_subclass_with_a_forward_method_of_its_own_has_no_rule() -> None:
-    follow_by(channelwise(axis=1))(Smooth)
-    flipped = type("Flipped", (Smooth,), {"forward": lambda _self, x: smoothed(x).flip(1)})
+    follow_by(channelwise(axis=1))(Strengths)
+    flipped = type("Flipped", (Strengths,), {"forward": lambda _self, x: strengths(x).flip(1)})
     assert left(network(flipped())) == 6
 
 
 def test_a_rule_that_is_not_true_is_found_out() -> None:
-    assert left(network(follow_by(channelwise(axis=1))(lambda x: smoothed(x).flip(1)))) == 6
+    assert left(network(follow_by(channelwise(axis=1))(lambda x: strengths(x).flip(1)))) == 6
 
 
 def test_a_rule_that_does_not_know_a_use_keeps_the_channels() -> None:
     def ignorant(_trace: Trace, _call: Call) -> None:
         raise UnknownUseError("upside down")
 
-    model = network(follow_by(ignorant)(smoothed))
-    with pytest.warns(UserWarning, match=r"smoothed .*isn't known \(upside down\)"):
+    model = network(follow_by(ignorant)(strengths))
+    with pytest.warns(UserWarning, match=r"strengths .*isn't known \(upside down\)"):
+        compact(model, rows(2))
+
+
+def test_what_comes_out_without_the_channels_keeps_them() -> None:
+    def wide(x: Tensor) -> Tensor:
+        return strengths(x).transpose(1, 2)
+
+    model = network(lambda x: follow_by(channelwise(axis=1))(wide)(x).transpose(1, 2))
+    with pytest.warns(UserWarning, match=r"6 channels come in, what comes out is of shape \(2, 2, 6\)"):
         compact(model, rows(2))
 
 
 def test_a_rule_that_says_nothing_of_what_comes_out_is_a_fault() -> None:
-    model = network(follow_by(lambda _trace, _call: None)(smoothed))
+    model = network(follow_by(lambda _trace, _call: None)(strengths))
     with pytest.raises(BrokenRuleError, match=r"doesn't tell what comes out.*trace\.set"):
         compact(model, rows(2))
 
