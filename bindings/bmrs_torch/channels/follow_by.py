@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from bmrs_torch.channels.trace import Call, Trace, UnknownUseError
 
-__all__ = ["Rule", "channelwise", "enter_module", "follow_by", "leave_module", "rules_of_operations"]
+__all__ = ["Rule", "channelwise", "follow_by", "follow_modules", "rules_of_operations"]
 
 Rule = Callable[[Trace, Call], None]
 T = TypeVar("T")
@@ -131,23 +133,42 @@ def _rule_of(module: nn.Module) -> Rule | None:
     return _MODULES[kinds[0]] if kinds else None
 
 
-def enter_module(trace: Trace, module: nn.Module) -> None:
-    """What runs in a module that has a rule isn't followed."""
-    trace.asleep += _rule_of(module) is not None
+@contextmanager
+def follow_modules(model: nn.Module, trace: Trace) -> Iterator[None]:
+    """Don't follow what runs in modules that have a rule: this tells what comes out."""
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            rule = _rule_of(module)
+            if rule is not None:
+                begin, end = partial(_enter, trace), partial(_leave, trace, rule, name)
+                for handle in (
+                    module.register_forward_pre_hook(begin, prepend=True),
+                    module.register_forward_hook(end, prepend=True, with_kwargs=True),
+                ):
+                    stack.callback(handle.remove)
+        yield
 
 
-def leave_module(
-    trace: Trace, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+def _enter(trace: Trace, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+    trace.asleep += 1
+
+
+def _leave(
+    trace: Trace,
+    rule: Rule,
+    name: str,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    out: Any,
 ) -> None:
-    """Tell by its rule, if it has one, what comes out of a module."""
-    rule = _rule_of(module)
-    if rule is None:
-        return
     trace.asleep -= 1
     if not trace.asleep:
         given = _named(type(module).forward, (module, *args), kwargs)
         given.pop(next(iter(given)))
+        trace.modules.append(name)
         trace.apply(Call(type(module).__name__, given, out, module=module), rule)
+        trace.modules.pop()
 
 
 def channelwise(axis: int, *, parameters: Mapping[str, int] | None = None) -> Rule:

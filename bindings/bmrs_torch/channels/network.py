@@ -19,7 +19,7 @@ from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.calling import call, in_mode, tensors_of
 from bmrs_torch.channels.computed import follow_computed, let_go_of_graphs
-from bmrs_torch.channels.follow_by import enter_module, leave_module, rules_of_operations
+from bmrs_torch.channels.follow_by import follow_modules, rules_of_operations
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
@@ -215,6 +215,7 @@ def _run(
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
         stack.enter_context(follow_computed(model, trace))
+        stack.enter_context(follow_modules(model, trace))
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
@@ -297,14 +298,12 @@ def _watch(
         if name is None:
             return None
         trace.modules.append(name)
-        enter_module(trace, module)
         return (probe(args[0], before[name]), *args[1:]) if name in before else None
 
-    def leave(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         name = names.get(module)
         if name is None:
             return None
-        leave_module(trace, module, args, kwargs, output)
         trace.modules.pop()
         if trace.asleep:
             return None
@@ -318,10 +317,7 @@ def _watch(
             sources.setdefault(output, name)
         return output if name in after else None
 
-    handles = (
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, with_kwargs=True),
-    )
+    handles = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave))
     try:
         yield
     finally:
