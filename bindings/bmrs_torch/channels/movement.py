@@ -76,6 +76,9 @@ def view(trace: Trace, call: Call) -> None:
                 state.axes[labelled[0]], [x.shape[d] for d in before], list(before).index(labelled[0])
             )
             _divide(trace, axis, after, out, axes, last=before[-1] == x.ndim - 1)
+            outer = math.prod(x.shape[d] for d in before if d < labelled[0])
+            if len(before) > 1 and len(after) == 1 and outer == 1:  # a width that the module may remember
+                trace.reshapes.append(Reshape(trace.module, Split(axis, (axis.size,), 0)))
     return trace.set(out, axes, state.dynamic)
 
 

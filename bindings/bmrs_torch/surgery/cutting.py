@@ -123,7 +123,10 @@ def _select(tensor: Tensor, axis: int, kept: Bools | None) -> Tensor:
 
 def _sizes(split: Split, left: int) -> Iterator[tuple[int, int, bool]]:
     """The number of channels on the axis that keeps them, before and after, and its products with others."""
-    others = [size for i, size in enumerate(split.shape) if i != split.kept and size > 1]
+    table = split.axis.labels.reshape(split.shape)
+    # Not where the same channels lie again and again: that is a number of samples.
+    again = [i < split.kept and bool((table == table.take([0], i)).all()) for i in range(table.ndim)]
+    others = [size for i, size in enumerate(split.shape) if i != split.kept and size > 1 and not again[i]]
     before, is_last = split.shape[split.kept], split.kept == len(split.shape) - 1
     yield before, left, not is_last
     for number in range(1, len(others) + 1):

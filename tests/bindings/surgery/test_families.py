@@ -145,12 +145,46 @@ class Gated(nn.Module):
         return answer
 
 
+class BiasedAttention(nn.Module):
+    """Heads of one layer, remembered widths, and a table of biases kept for evaluation (LeViT, TinyViT)."""
+
+    places: Tensor
+
+    def __init__(self, size: int, heads: int, each: int) -> None:
+        super().__init__()
+        self.num_heads, self.key_dim, self.out_dim = heads, each, heads * each
+        self.qkv, self.out = nn.Linear(size, 3 * self.out_dim), nn.Linear(self.out_dim, size)
+        self.biases, self.kept = nn.Parameter(torch.randn(heads, 7)), {}  # type: ignore[var-annotated]
+        self.register_buffer("places", (torch.arange(7)[:, None] - torch.arange(7)).abs())
+
+    def train(self, mode: bool = True) -> Any:
+        if mode:
+            self.kept = {}
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training and not self.kept:
+            self.kept = {"cpu": self.biases[:, self.places].detach()}
+        biases = self.biases[:, self.places] if self.training else self.kept["cpu"]
+        number, tokens, _ = x.shape
+        parts = self.qkv(x).view(number, tokens, self.num_heads, -1).split([self.key_dim] * 3, dim=3)
+        q, k, v = (part.permute(0, 2, 1, 3) for part in parts)
+        mixed = (q @ k.mT + biases).softmax(-1) @ v
+        answer: Tensor = self.out(mixed.transpose(1, 2).reshape(number, tokens, self.out_dim))
+        return answer
+
+
 # With the shape of one sample, and how much is to go at least; above all else it is to go exactly.
 FAMILIES: dict[str, tuple[Make, tuple[int, ...], float]] = {
     "Fourier mixing": (FourierMixing, (7, 6), 0.35),
     "Fourier operator": (FourierOperator, (3, 8, 8), 0.3),
     "modulated convolution": (Synthesis, (3, 8, 8), 0.6),
     "convolution module": (lambda: nn.Sequential(ConvolutionModule(6), nn.Linear(6, 2)), (7, 6), 0.4),
+    "biased attention": (
+        lambda: nn.Sequential(BiasedAttention(6, 4, 8), nn.Tanh(), nn.Linear(6, 2)),
+        (7, 6),
+        0.3,
+    ),
     "gated tables": (lambda: nn.Sequential(Gated(6, 8), Gated(8, 8), nn.Linear(8, 2)), (6,), 0.5),
 }
 
