@@ -237,7 +237,7 @@ class Search:
         if alike and 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
             places.append(_shared(inputs))
         together = [self._after(*c) for c in [*norms, *bare]]
-        if len(together) > 1 and self._side_by_side(wanted):
+        if len(together) > 1 and wanted & self._streams and self._side_by_side(wanted):
             return [_shared(together), *places]
         return [*places, _shared(together)] if streams and len(together) > 1 else places
 
