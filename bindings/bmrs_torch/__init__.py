@@ -1,6 +1,7 @@
 """Bayesian model reduction for structured pruning: train with noise, prune by evidence, ship less."""
 
 from bmrs_core import __version__
+from bmrs_torch.channels import channelwise, follow_by
 from bmrs_torch.deciding import (
     HALF_LOG_2PI,
     LayerPruning,
@@ -62,6 +63,7 @@ __all__ = [
     "ShippingError",
     "SurgeryError",
     "__version__",
+    "channelwise",
     "compact",
     "coupled_gates",
     "default_kl_weight",
@@ -69,6 +71,7 @@ __all__ = [
     "draw_layers",
     "elbo_loss",
     "fold",
+    "follow_by",
     "insert_noise",
     "kl_divergence",
     "load_pruned",

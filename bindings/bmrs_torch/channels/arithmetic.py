@@ -1,4 +1,4 @@
-"""How channels fare where numbers are computed: element by element, in sums, convolutions and norms."""
+"""How channels fare where numbers are computed: element by element, in sums and products."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from bmrs_torch.channels.axes import Axis, Split
-from bmrs_torch.channels.trace import Balance, Call, Grouped, Reshape, Trace, Use, give_up
+from bmrs_torch.channels.axes import Axis
+from bmrs_torch.channels.convolution import contract, convolution
+from bmrs_torch.channels.norms import SPATIAL, batch_norm, group_norm, layer_norm, spatial, weight_norm
+from bmrs_torch.channels.trace import Call, Trace, Use, give_up
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -155,164 +157,6 @@ def _plus(trace: Trace, call: Call, axes: Sequence[Axis | None], dynamic: bool) 
     trace.set(out, result, dynamic or state.dynamic)
 
 
-def contract(trace: Trace, first: Axis | None, second: Axis | None) -> None:
-    """A sum of products over two axes."""
-    if first is None and second is None:
-        return
-    if first is None or second is None:
-        trace.pin((first, second), f"what they are multiplied with has no channels {trace.place}")
-        return
-    trace.labels.unite(first.labels, second.labels)
-    trace.uses.append(Use(first.labels, first.zero | second.zero, trace.module))
-
-
-def convolution(trace: Trace, call: Call) -> None:
-    """A convolution: a sum over its input channels, each output channel its own."""
-    x, weight, bias = call["input"], call["weight"], call["bias"]
-    state, (rows, columns) = trace.state(x), trace.state(weight).axes[:2]
-    trace.pin(trace.state(weight).axes[2:], "they are positions of a convolution's kernel")
-    trace.pin(state.axes[2:], f"a convolution goes over them {trace.place}")
-    if call["groups"] == 1:
-        if call["transposed"]:
-            rows, columns = columns, rows
-        contract(trace, state.axes[1], columns)
-        out_axis = rows and trace.axis(rows.labels)
-    else:
-        out_axis = _grouped(trace, call, state.axes[1], rows, columns)
-    if bias is not None:
-        own = trace.state(bias).axes[0]
-        if out_axis is None or own is None:
-            trace.pin((out_axis, own), f"the bias of a convolution has no channels {trace.place}")
-        else:
-            trace.labels.unite(out_axis.labels, own.labels)
-    if out_axis is not None:
-        out_axis = trace.carried(call.out, 1, out_axis.labels, out_axis.zero)
-    trace.set(call.out, (state.axes[0], out_axis, *(None,) * (x.ndim - 2)), state.dynamic)
-
-
-def _grouped(
-    trace: Trace, call: Call, channels: Axis | None, rows: Axis | None, columns: Axis | None
-) -> Axis | None:
-    """Each group by itself: as many channels stay in every group that stays, and a whole group can go."""
-    weight, groups = call["weight"], call["groups"]
-    names = trace.names_of(weight)
-    reason = f"a grouped convolution has weights that can't be cut {trace.place}"
-    if channels is None or rows is None or (weight.shape[1] > 1 and not names):
-        trace.pin((channels, rows, columns), reason)
-        return None
-    trace.pin((columns,), "a grouped convolution has them in every group")
-    outputs = trace.axis(trace.labels.new(weight.shape[1] * groups)) if call["transposed"] else rows
-    if call["transposed"]:
-        trace.labels.unite(rows.labels, channels.labels)
-    inside = outputs.labels if call["transposed"] else channels.labels
-    for name in names:
-        trace.labels.unite(trace.grouped.setdefault(name, Grouped(inside, groups)).labels, inside)
-    each, pieces = outputs.size // groups, np.split(channels.labels, groups)
-    zero = np.repeat(channels.zero.reshape(groups, -1).all(axis=1), each)
-    if channels.size == groups:  # depthwise, with one or several outputs for each channel
-        trace.labels.unite(np.repeat(channels.labels, each), outputs.labels)
-        trace.reshapes.append(Reshape(trace.module, Split(channels, (groups, 1), 0)))
-    else:
-        reason = f"a grouped convolution has to keep as many in every group that it keeps ({trace.module!r})"
-        both = (tuple(pieces), tuple(np.split(outputs.labels, groups)))
-        trace.balances.append(Balance(both, reason, whole=True))
-        trace.uses.append(Use(channels.labels, channels.zero, trace.module))
-    return Axis(outputs.labels, zero)
-
-
-def batch_norm(trace: Trace, call: Call) -> None:
-    """Batch normalisation by known or measured statistics of each channel."""
-    x, out = call["input"], call.outputs[0]
-    axis = trace.state(x).axes[1]
-    for vector in (t for t in call.tensors if t is not x and t.ndim == 1):
-        own = trace.state(vector).axes[0]
-        if axis is None or own is None:
-            trace.pin((axis, own), f"a normalisation is made of something without channels {trace.place}")
-        else:
-            trace.labels.unite(axis.labels, own.labels)
-    _channelwise(trace, call, x, out)
-
-
-def _channelwise(trace: Trace, call: Call, x: Tensor, out: Tensor) -> None:
-    """Samples and channels stay what they are; what comes after them has no channels."""
-    state = trace.state(x)
-    first = x.ndim - _SPATIAL.get(call.name, x.ndim - 2)
-    for extra in call.outputs:  # statistics of each channel, or the positions of maxima
-        same = extra.ndim == out.ndim
-        before = [a and trace.axis(a.labels) for a in state.axes[:first]] if same else []
-        trace.set(extra, (*before, *(None,) * (extra.ndim - len(before))), state.dynamic)
-    trace.pin(state.axes[first:], f"{call.name} goes over them {trace.place}")
-    axes = [a and trace.carried(out, d, a.labels, a.zero) for d, a in enumerate(state.axes[:first])]
-    trace.set(out, (*axes, *(None,) * (out.ndim - first)), state.dynamic)
-
-
-def spatial(trace: Trace, call: Call) -> None:
-    """Pooling and interpolation."""
-    _channelwise(trace, call, call["self"] if call["self"] is not None else call["input"], call.outputs[0])
-
-
-_SPATIAL = {
-    **dict.fromkeys(
-        ("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"), 2
-    ),
-    **dict.fromkeys(
-        ("max_pool3d_with_indices", "avg_pool3d", "_adaptive_avg_pool3d", "adaptive_max_pool3d"), 3
-    ),
-    **dict.fromkeys(("avg_pool1d", "adaptive_avg_pool1d", "adaptive_max_pool1d", "upsample_nearest1d"), 1),
-    **dict.fromkeys(
-        ("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d"), 2
-    ),
-    **dict.fromkeys(("_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"), 2),
-    **dict.fromkeys(("upsample_nearest3d", "upsample_trilinear3d"), 3),
-    "upsample_linear1d": 1,
-}
-
-
-def layer_norm(trace: Trace, call: Call) -> None:
-    """Layer normalisation, over the last axes."""
-    x, out = call["input"], call.outputs[0]
-    state, number = trace.state(x), len(call["normalized_shape"])
-    reason = (
-        f"LayerNorm normalises over the structures {trace.place}, so removing one changes the others; with "
-        "BatchNorm in its place they could go, and what lies between such norms can"
-    )
-    trace.pin(state.axes[x.ndim - number :], reason)
-    for tensor in call.tensors[1:]:
-        trace.pin_tensor(tensor, reason)
-    axes = [*state.axes[: x.ndim - number], *state.axes[x.ndim - number :]]
-    for extra in call.outputs[1:]:
-        trace.set(extra, (None,) * extra.ndim, state.dynamic)
-    trace.set(out, [a and trace.carried(out, d, a.labels, a.zero) for d, a in enumerate(axes)], state.dynamic)
-
-
-def group_norm(trace: Trace, call: Call) -> None:
-    """Group normalisation: a group goes as a whole, then the others stay what they are."""
-    x, out, groups = call["input"], call.outputs[0], call["group"]
-    state = trace.state(x)
-    axis = state.axes[1]
-    vectors = [trace.state(t).axes[0] for t in call.tensors if t is not x]
-    for extra in call.outputs[1:]:  # statistics of each group
-        trace.set(extra, (None,) * extra.ndim, state.dynamic)
-    trace.pin(state.axes[2:], f"GroupNorm goes over them {trace.place}")
-    axes: list[Axis | None] = [state.axes[0], *(None,) * (out.ndim - 1)]
-    if axis is None or None in vectors:
-        trace.pin((axis, *vectors), f"GroupNorm is made of something without channels {trace.place}")
-        return trace.set(out, axes, state.dynamic)
-    for own in vectors:
-        trace.labels.unite(axis.labels, own.labels)  # type: ignore[union-attr]
-    if groups == 1:
-        reason = "GroupNorm with a single group normalises over all structures"
-        trace.pin((axis,), f"{reason} {trace.place}, so removing one changes the others")
-        axes[1] = trace.axis(axis.labels)
-        return trace.set(out, axes, state.dynamic)
-    rows = axis.labels.reshape(groups, -1)
-    trace.labels.unite_rows(rows, f"GroupNorm normalises over groups of {rows.shape[1]} {trace.place}")
-    trace.reshapes.append(Reshape(trace.module, Split(axis, (groups, rows.shape[1]), 0)))
-    zero = np.repeat(axis.zero.reshape(rows.shape).all(axis=1), rows.shape[1])
-    axes[1] = trace.carried(out, 1, axis.labels, zero)
-    return trace.set(out, axes, state.dynamic)
-
-
 def reduction(trace: Trace, call: Call) -> None:
     """Sums, means, extremes over axes."""
     x = call["self"]
@@ -348,22 +192,6 @@ def glu(trace: Trace, call: Call) -> None:
         trace.labels.unite(values, gates)
         axes[d] = trace.carried(out, d, values, axis.zero[: values.size])
     trace.set(out, axes, state.dynamic)
-
-
-def weight_norm(trace: Trace, call: Call) -> None:
-    """Weight normalisation: the other axes of the weight are summed over."""
-    direction, out = call["v"], call.outputs[0]
-    state, d = trace.state(direction), call["dim"] % direction.ndim
-    reason = f"a weight normalisation goes over them {trace.place}"
-    trace.pin(tuple(a for i, a in enumerate(state.axes) if i != d), reason)
-    length = trace.state(call["g"]).axes[d]
-    kept = state.axes[d]
-    if kept is None or length is None:
-        return give_up(trace, call, reason)
-    trace.labels.unite(kept.labels, length.labels)
-    for extra in call.outputs[1:]:
-        trace.set(extra, (None,) * extra.ndim, dynamic=False)
-    return trace.set(out, state.axes, dynamic=False)
 
 
 def copy(trace: Trace, call: Call) -> None:
@@ -403,7 +231,7 @@ ARITHMETIC: dict[str, Rule] = {
         ),
         batch_norm,
     ),
-    **dict.fromkeys(_SPATIAL, spatial),
+    **dict.fromkeys(SPATIAL, spatial),
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
     **dict.fromkeys(

@@ -49,12 +49,18 @@ def check_has_values(model: nn.Module) -> None:
 
 @contextmanager
 def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Run the block with all of a model in training or in evaluation mode; then each module is as it was."""
+    """Run the block with all of a model in training or in evaluation mode; then each module is as it was.
+
+    On the way it passes through training mode, on which modules forget what they keep for evaluation: tables
+    of attention's biases, weights merged with their adapters. Nothing made of other weights is used.
+    """
     modes = {module: module.training for module in model.modules()}
     try:
+        model.train()
         model.train(training)
         yield
     finally:
+        model.train()
         for module, mode in modes.items():
             module.training = mode
 

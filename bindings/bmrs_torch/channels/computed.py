@@ -117,9 +117,8 @@ def _aside(tensor: Computed, trace: Trace) -> Iterator[None]:
 
 def _told(tensor: Computed, trace: Trace, hook: Any) -> Callable[[nn.Module, Any], None]:
     def call(module: nn.Module, args: Any) -> None:
-        trace.asleep += 1
-        hook(module, args)
-        trace.asleep -= 1
+        with trace.resting():
+            hook(module, args)
         _declare(trace, tensor, getattr(module, tensor.name))
 
     return call

@@ -75,6 +75,9 @@ def view(trace: Trace, call: Call) -> None:
                 state.axes[labelled[0]], [x.shape[d] for d in before], list(before).index(labelled[0])
             )
             _divide(trace, axis, after, out, axes, last=before[-1] == x.ndim - 1)
+            outer = math.prod(x.shape[d] for d in before if d < labelled[0])
+            if len(before) > 1 and len(after) == 1 and outer == 1:  # a width that the module may remember
+                trace.reshapes.append(Reshape(trace.module, Split(axis, (axis.size,), 0)))
     return trace.set(out, axes, state.dynamic)
 
 
@@ -138,6 +141,19 @@ def channel_shuffle(trace: Trace, call: Call) -> None:
     trace.set(call.out, axes, trace.state(x).dynamic)
 
 
+def as_real(trace: Trace, call: Call) -> None:
+    """Complex numbers as pairs of real ones on a new last axis."""
+    state = trace.state(call["self"])
+    trace.set(call.out, (*state.axes, None), state.dynamic)
+
+
+def as_complex(trace: Trace, call: Call) -> None:
+    """The reverse."""
+    state = trace.state(call["self"])
+    trace.pin(state.axes[-1:], f"they are made parts of complex numbers {trace.place}")
+    trace.set(call.out, state.axes[:-1], state.dynamic)
+
+
 def unsqueeze(trace: Trace, call: Call) -> None:
     """A new axis of size 1."""
     state, out = trace.state(call["self"]), call.out
@@ -190,7 +206,9 @@ def take_slice(trace: Trace, call: Call) -> None:
     axis = axes[d]
     if axis is not None:
         chosen = slice(call["start"], call["end"], call["step"])
-        axes[d] = axis.moved(lambda values: values[chosen])
+        first = axes[d] = axis.moved(lambda values: values[chosen])
+        if not call["start"] and first.size < axis.size:  # cut off at a width that the module may remember
+            trace.reshapes.append(Reshape(trace.module, Split(first, (first.size,), 0)))
     trace.set(call.out, axes, state.dynamic)
 
 
@@ -287,7 +305,9 @@ def pad(trace: Trace, call: Call) -> None:
 
 MOVEMENT: dict[str, Rule] = {
     **dict.fromkeys(
-        ("clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "lift_fresh_copy"), same
+        "clone _to_copy detach alias contiguous lift_fresh lift_fresh_copy _conj resolve_conj _neg_view "
+        "resolve_neg conj_physical".split(),
+        same,
     ),
     **dict.fromkeys(
         "zeros_like ones_like empty_like full_like rand_like randn_like "
@@ -296,6 +316,8 @@ MOVEMENT: dict[str, Rule] = {
     ),
     **dict.fromkeys(("permute", "transpose", "t"), permute),
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), view),
+    "view_as_real": as_real,
+    "view_as_complex": as_complex,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),

@@ -19,6 +19,7 @@ from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.calling import call, check_has_values, in_mode, tensors_of
 from bmrs_torch.channels.computed import follow_computed, let_go_of_graphs
+from bmrs_torch.channels.follow_by import follow_modules, rules_of_operations
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.recurrent import RECURRENCE, steps_followed
@@ -215,13 +216,15 @@ def _run(
     record: bool,
 ) -> None:
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC, **RECURRENCE}, network.parameters)
+    rules = {**MOVEMENT, **ARITHMETIC, **RECURRENCE, **rules_of_operations()}
+    trace = Trace(stored, network.labels, rules, network.parameters)
     for name in ("uses", "balances", "reshapes", "grouped", "lost", "sums"):
         setattr(trace, name, getattr(network, name))
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
         stack.enter_context(follow_computed(model, trace))
         stack.enter_context(steps_followed(model, trace, network.states))
+        stack.enter_context(follow_modules(model, trace))
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.

@@ -147,6 +147,7 @@ def read(trace: Trace, call: Call) -> None:
 PICKING: dict[str, Rule] = {
     "flip": along("dims"),
     "roll": roll,
+    **dict.fromkeys(("_fft_r2c", "_fft_c2r", "_fft_c2c"), along("dim")),
     **dict.fromkeys("_softmax _safe_softmax _log_softmax".split(), along("dim")),
     **dict.fromkeys("cumsum cumprod logcumsumexp cummax cummin sort topk".split(), along("dim")),
     "index": index,

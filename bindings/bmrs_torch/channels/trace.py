@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,12 +72,29 @@ class Grouped:
 
 @dataclass
 class Call:
-    """One operation: what came in, by name, defaults included, and what came out."""
+    """One operation: what came in, by name, defaults included, and what came out.
+
+    Attributes
+    ----------
+    name : str
+        Of the operation, the function or the module's class.
+    given : dict of str to object
+        ``call["x"]`` is ``call.given.get("x")``.
+    out : object
+    pointwise : bool
+        Whether torch says that it goes entry by entry.
+    full_name : str
+        Of an operation, with its library: ``"aten::sort"``.
+    module : nn.Module or None
+        Of which it is a call, if it is one.
+    """
 
     name: str
     given: dict[str, Any]
     out: Any
-    pointwise: bool
+    pointwise: bool = False
+    full_name: str = ""
+    module: nn.Module | None = None
 
     def __getitem__(self, key: str) -> Any:
         return self.given.get(key)
@@ -155,6 +173,29 @@ class Trace(TorchDispatchMode):
         self._spoiled: Any = WeakIdKeyDictionary()  # what is to be kept if they are read again, and why
         self._blank: Any = WeakIdKeyDictionary()  # made without any numbers in them
 
+    def __enter__(self) -> Trace:
+        _active.append(self)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _active.remove(self)
+
+    @staticmethod
+    def current() -> Trace | None:
+        """The trace that follows what runs now."""
+        return _active[-1] if _active else None
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While the block runs, nothing is followed."""
+        self.asleep += 1
+        try:
+            yield
+        finally:
+            self.asleep -= 1
+
     @property
     def module(self) -> str:
         """Name of the module whose forward method is running."""
@@ -195,14 +236,15 @@ class Trace(TorchDispatchMode):
         """
         axes, memory = self.state(tensor).axes, tensor.untyped_storage().data_ptr()
 
-        def is_view_of(stored: Tensor) -> bool:
-            return stored.shape == tensor.shape and stored.untyped_storage().data_ptr() == memory
+        def is_view_of(stored: Tensor | None) -> bool:
+            alike = stored is not None and stored.shape == tensor.shape
+            return alike and stored.untyped_storage().data_ptr() == memory  # type: ignore[union-attr]
 
         return [
             name
             for name, own in self.parameters.items()
             if len(own) == len(axes) > 1
-            and ((own[0] is axes[0] and own[1] is axes[1]) or is_view_of(self._stored[name]))
+            and ((own[0] is axes[0] and own[1] is axes[1]) or is_view_of(self._stored.get(name)))
         ]
 
     def stored_labels(self, vector: Tensor) -> Ints:
@@ -254,7 +296,7 @@ class Trace(TorchDispatchMode):
 
         Of positions and comparisons nothing is added up: that they are not 0 costs no channel its place.
         """
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             return self.axis(labels)
         zero = self.zeros(tensor, axis, candidates)
         if (candidates & ~zero).any():
@@ -280,7 +322,8 @@ class Trace(TorchDispatchMode):
             return out
         defaults = _defaults(func)
         given = {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
-        call = Call(func.overloadpacket.__name__, given, out, torch.Tag.pointwise in func.tags)
+        pointwise = torch.Tag.pointwise in func.tags
+        call = Call(func.overloadpacket.__name__, given, out, pointwise, func._schema.name)
         self._record(call, mutates=func._schema.is_mutable)
         return out
 
@@ -303,18 +346,33 @@ class Trace(TorchDispatchMode):
             self._spread(written, other)
 
     def _apply(self, call: Call) -> None:
-        rule = self._rules.get(call.name.rstrip("_") or call.name)
+        rule = self._rules.get(call.full_name) or self._rules.get(call.name.rstrip("_") or call.name)
         if rule is None and call.pointwise:
             rule = self._rules["pointwise"]
         if rule is None:
             give_up(self, call, f"{call.name} {self.place} mixes them in a way that can't be followed")
             return
+        self.apply(call, rule)
+
+    def apply(self, call: Call, rule: Callable[[Trace, Call], None]) -> None:
+        """Tell by a rule what comes out of an operation.
+
+        Raises
+        ------
+        BrokenRuleError
+            If the rule fails, or says nothing of something that comes out.
+        """
         try:
             rule(self, call)
         except UnknownUseError as error:
             give_up(self, call, f"{call.name} {self.place} is used in a way that isn't known ({error})")
         except Exception as error:
             raise BrokenRuleError(f"the rule for {call.name} failed {self.place}: {error}") from error
+        if any(out not in self._states for out in call.outputs):
+            raise BrokenRuleError(
+                f"the rule for {call.name} doesn't tell what comes out {self.place}: it must call trace.set "
+                "for each tensor"
+            )
 
     def _spread(self, written: Tensor, other: Tensor) -> None:
         """What was written to a tensor is in those that share memory with it, too."""
@@ -365,6 +423,10 @@ class Trace(TorchDispatchMode):
         if self.state(other).dynamic or self.name_of(other) is not None:
             return False
         return other in self._blank or is_uniform_beside(written, other, axis)
+
+
+_active: list[Trace] = []
+"""The traces that follow what runs now, the innermost last."""
 
 
 @functools.cache

@@ -131,7 +131,9 @@ def _restricted(plan: InsertionPlan, model: nn.Module, preset: str) -> Insertion
         wanted = {"heads": heads, "neurons": linear and not heads, "heads and neurons": linear}
         return wanted.get(preset, True)
 
-    return plan.without({p.name: f"{preset!r} leaves it out" for p in plan.placements if not belongs(p)})
+    left = tuple(filter(belongs, plan.placements))  # a layer can have noise before it and after it
+    gone = dict.fromkeys(p.name for p in plan.placements if p.name not in {q.name for q in left})
+    return InsertionPlan(left, plan.passed_over + tuple((n, f"{preset!r} leaves it out") for n in gone))
 
 
 def _chosen(model: nn.Module, where: Where) -> list[str]:

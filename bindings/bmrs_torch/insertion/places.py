@@ -72,7 +72,8 @@ class Places:
         """Where gates might be: after norms, after layers, before layers, the last first; then on several."""
         after, others = self._after_layers(channels)
         inputs = self._before_layers(channels)
-        side_by_side = len(after) > 1 and self._side_by_side(channels)
+        on_stream = not self._streams.isdisjoint(channels)
+        side_by_side = len(after) > 1 and on_stream and self._side_by_side(channels)
         if side_by_side:
             yield Option(_shared(after))
         taken = {place.block for place in inputs}
@@ -83,10 +84,12 @@ class Places:
         # Last layers that do more than their class: their noise goes only into what follows them.
         own = [place for place in others if not plain[place.name]]
         yield from (Option((place,)) for place in (*after, *singly, *inputs, *own))
+        together = []
         if len(after) > 1 and not side_by_side:
-            yield Option(_shared(after), on_stream=True)
+            together.append(Option(_shared(after), on_stream=True))
         if len(inputs) > 1 and len({(place.axis, place.block) for place in inputs}) == 1:
-            yield Option(_shared(inputs), on_stream=not self._streams.isdisjoint(channels))
+            together.append(Option(_shared(inputs), on_stream))
+        yield from sorted(together, key=lambda option: option.on_stream)
 
     def _after_layers(self, channels: Channels) -> tuple[list[Placement], dict[Placement, int]]:
         """After norms and bare layers; and after others, with how many of its channels make one of these.

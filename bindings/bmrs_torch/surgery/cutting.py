@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -11,20 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.channels.axes import Split
+from bmrs_torch.channels.axes import Axes, Split
 from bmrs_torch.channels.computed import computed_tensors
-from bmrs_torch.channels.recurrent import RECURRENT, tell_recurrent_sizes
-from bmrs_torch.channels.weights import NORMS, is_weighted, weight_axes
-from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.channels.weights import is_weighted, weight_axes
 from bmrs_torch.surgery.computed_weights import put
 from bmrs_torch.surgery.configs import tell_configs
 from bmrs_torch.surgery.plan_compaction import Selection
+from bmrs_torch.surgery.telling import own_tensors, tell_norm, tell_reshaping, tell_sizes, told_ends
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
     from bmrs_torch.channels.trace import Reshape
-
-_SIZE_OF_A_HEAD = ("head_dim", "head_size", "dim_head", "dim_per_head", "per_head", "head_channels", "d_head")
 
 
 class Cut:
@@ -102,6 +99,18 @@ class Cut:
                 found[call.name] = axis.size, int((~self._selection.goes(roots(axis.labels))).sum())
         return found
 
+    def ends(self) -> dict[str, tuple[dict[int, int], dict[int, int]]]:
+        """Of each module the sizes of its input's and of its output's axes of channels, before to after."""
+        return {
+            call.name: (self._sizes_of(call.given), self._sizes_of(call.result))
+            for call in self._selection.network.calls
+        }
+
+    def _sizes_of(self, axes: Axes) -> dict[int, int]:
+        roots = self._selection.network.labels.roots
+        kept = [~self._selection.goes(roots(axis.labels)) for axis in axes if axis is not None]
+        return {own.size: int(own.sum()) for own in kept}
+
     def resized(self, *, products: bool) -> dict[str, dict[int, tuple[int, bool]]]:
         """Sizes that a module's forward method uses in its views: old to new, and whether it counts heads."""
         sizes: dict[str, dict[int, tuple[int, bool]]] = {}
@@ -125,7 +134,10 @@ def _select(tensor: Tensor, axis: int, kept: Bools | None) -> Tensor:
 
 def _sizes(split: Split, left: int) -> Iterator[tuple[int, int, bool]]:
     """The number of channels on the axis that keeps them, before and after, and its products with others."""
-    others = [size for i, size in enumerate(split.shape) if i != split.kept and size > 1]
+    table = split.axis.labels.reshape(split.shape)
+    # Not where the same channels lie again and again: that is a number of samples.
+    again = [i < split.kept and bool((table == table.take([0], i)).all()) for i in range(table.ndim)]
+    others = [size for i, size in enumerate(split.shape) if i != split.kept and size > 1 and not again[i]]
     before, is_last = split.shape[split.kept], split.kept == len(split.shape) - 1
     yield before, left, not is_last
     for number in range(1, len(others) + 1):
@@ -151,11 +163,28 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
         for tensor in computed_tensors(model)
         if cut.changes(tensor.full_name)
     ]
+    ends = told_ends(model, cut.ends())
+    _cut_stored(model, cut)
+    for found, value in computed:
+        put(found.layer, found.name, value)
+        tell_sizes(found.layer, {}, cut.groups(found.full_name), weight_axes(found.layer))
+    for module, own in ends:
+        vars(module).update(own)
+    for name, (size, left) in cut.channels().items():
+        if left < size:
+            tell_norm(model.get_submodule(name), size, left)
+    if sizes:
+        tell_reshaping(model, cut.resized(products=products))
+        tell_configs(model, cut.reshapes, cut.goes)
+
+
+def _cut_stored(model: nn.Module, cut: Cut) -> None:
+    """Parameters and buffers, and what layers keep of their sizes."""
     stored = [*model.named_parameters(), *model.named_buffers()]
     names = {id(tensor): name for name, tensor in stored}
     done: dict[str, Tensor] = {}
     for module in model.modules():
-        before = _own(module)
+        before = own_tensors(module)
         axes = weight_axes(module) if is_weighted(module) else None
         for key, tensor in before.items():
             name = names[id(tensor)]
@@ -167,30 +196,7 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
         if any(names[id(tensor)] in done for tensor in before.values()):
             weight = before.get("weight")
             groups = None if weight is None else cut.groups(names[id(weight)])
-            _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups, axes)
-    for found, value in computed:
-        put(found.layer, found.name, value)
-        _tell_sizes(found.layer, {}, cut.groups(found.full_name), weight_axes(found.layer))
-    for name, (size, left) in cut.channels().items():
-        if left < size:
-            _tell_norm(model.get_submodule(name), size, left)
-    if sizes:
-        _tell_reshaping(model, cut.resized(products=products))
-        tell_configs(model, cut.reshapes, cut.goes)
-
-
-def _tell_reshaping(model: nn.Module, resized: Mapping[str, Mapping[int, tuple[int, bool]]]) -> None:
-    """All modules but layers and norms, whose widths are told."""
-    for name, found in resized.items():
-        module = model.get_submodule(name)
-        # Their widths are told; what is reshaped in a layer with weights is noise on blocks.
-        if not (is_weighted(module) or isinstance(module, (*NORMS, *RECURRENT, MultiplicativeNoise))):
-            _tell_heads(module, found)
-
-
-def _own(module: nn.Module) -> dict[str, Tensor]:
-    own = {**module._parameters, **module._buffers}
-    return {key: tensor for key, tensor in own.items() if tensor is not None}
+            tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups, axes)
 
 
 def _smaller(tensor: Tensor, name: str, cut: Cut) -> Tensor:
@@ -200,65 +206,3 @@ def _smaller(tensor: Tensor, name: str, cut: Cut) -> Tensor:
     if tensor.grad is not None:
         parameter.grad = cut.apply(name, tensor.grad)
     return parameter
-
-
-def _tell_sizes(
-    module: nn.Module,
-    before: Mapping[str, tuple[int, ...]],
-    groups: int | None,
-    axes: tuple[int, int | None] | None,
-) -> None:
-    """Set the sizes that a module keeps beside its weights."""
-    weight = getattr(module, "weight", None)
-    shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = shape
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        module.groups = module.groups if groups is None else groups
-        first, second = (shape[1], shape[0]) if module.transposed else shape[:2]
-        module.out_channels = first * (module.groups if module.transposed else 1)
-        module.in_channels = second * (1 if module.transposed else module.groups)
-    elif isinstance(module, RECURRENT):
-        tell_recurrent_sizes(module)
-    elif isinstance(module, nn.Embedding):
-        module.num_embeddings, module.embedding_dim = shape
-    elif axes is not None and len(shape) == 2:
-        for names, axis in zip(_LINEAR_NAMES, axes, strict=True):
-            for key in names & vars(module).keys():
-                setattr(module, key, shape[axis])  # type: ignore[index]
-    else:
-        _tell_others(module, before)
-
-
-def _tell_norm(module: nn.Module, before: int, left: int) -> None:
-    """Those without weights, too, and how many groups are left of a GroupNorm."""
-    if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
-        module.num_groups, module.num_channels = left * module.num_groups // before, left
-    elif isinstance(module, NORMS) and hasattr(module, "num_features"):
-        module.num_features = left
-
-
-def _tell_others(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> None:
-    """Any module whose sizes are numbers under one of the names in use: norms, PReLU."""
-    now = {key: tuple(tensor.shape) for key, tensor in _own(module).items()}
-    changed = {a: b for key in before for a, b in zip(before[key], now[key], strict=True) if a != b}
-    for key, value in list(vars(module).items()):
-        if type(value) is int and value in changed and key in _SIZE_NAMES:
-            setattr(module, key, changed[value])
-
-
-_LINEAR_NAMES = ({"out_features", "nf"}, {"in_features", "nx"})
-"""What linear layers, and GPT-2's ``Conv1D``, call their numbers of outputs and of inputs."""
-
-_SIZE_NAMES = frozenset(
-    "num_features num_channels num_parameters in_features out_features in_channels out_channels dim".split()
-)
-
-
-def _tell_heads(module: nn.Module, found: Mapping[int, tuple[int, bool]]) -> None:
-    for key, value in list(vars(module).items()):
-        if type(value) is not int or value not in found or any(word in key for word in _SIZE_OF_A_HEAD):
-            continue
-        new, heads = found[value]
-        if not heads or key in ("h", "heads", "nhead") or "head" in key or "groups" in key:
-            setattr(module, key, new)

@@ -60,3 +60,22 @@ def test_a_residual_stream_has_no_noise_by_default() -> None:
     net = nn.Sequential(nn.Linear(6, 8), Residual(8), Residual(8), nn.Linear(8, 2))
     names = noise_layers(insert_noise(net, rows(3).float()))
     assert sorted(names) == ["1.inner.noise", "2.inner.noise"]
+
+
+def test_layers_with_tied_weights_that_are_not_added_keep_the_places_that_can_be_folded() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(6, 8), nn.Linear(6, 8)
+            self.after_one, self.after_two = nn.Linear(8, 2), nn.Linear(8, 2)
+            self.two.weight, self.two.bias = self.one.weight, self.one.bias
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.after_one(self.one(x).relu()), self.after_two(self.two(x.tanh()).relu())
+
+    model = insert_noise(Heads(), rows(3).float())
+    for layer in noise_layers(model).values():
+        layer.mask[:3] = 0
+    smaller = compact(model, rows(3).float())
+    assert smaller.get_parameter("one.weight").shape == (5, 6)
+    assert smaller.get_parameter("one.weight") is smaller.get_submodule("two").weight

@@ -313,7 +313,7 @@ RETAINED = {
     layer_called_twice: "not 0 where 'shared' takes it",
     recurrent: "its own state of the step before",
     written_into: "memory shared by several tensors is written to",
-    fourier: "can't be followed",
+    fourier: "_fft_r2c goes over them",
     batch_shape_in_a_view: "counts on the width",
     constant_offset: "a constant has an entry for each",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bmrs_torch import compact, fold, insert_noise, noise_layers, plan_compaction, prune, scores
+from bmrs_torch.attachment import attachments, detach
 from bmrs_torch.surgery.verification import relative_difference
 from tests.bindings.surgery.patterns import Functional, conv
 
@@ -231,3 +233,16 @@ def test_a_depthwise_convolution_with_a_view_of_weights_loses_channels(counted: 
     model = noisy(net)
     smaller = shrunk(model, {name: [0, 3, 4] for name in noise_layers(model)})
     assert shapes(smaller) == [(5, 3, 3, 3), (5, 1, 3, 3), (2, 5, 1, 1)]
+
+
+def test_noise_on_groups_goes_with_copies_and_draws_one_factor_for_each() -> None:
+    model = noisy(nn.Sequential(conv(3, 12), nn.GroupNorm(4, 12), nn.ReLU(), conv(12, 2)))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(images(2)), model(images(2)))
+    norm: Any = model[1]  # type: ignore[index]
+    plain = copy.deepcopy(norm)
+    detach(attachments(plain)[0])
+    x = torch.rand(5, 12, 4, 4, dtype=torch.float64)
+    factors = (norm.train()(x) / plain(x)).unflatten(1, (4, 3)).flatten(2)
+    assert torch.allclose(factors, factors[:, :, :1].expand_as(factors), rtol=1e-9)  # float64 quotients
+    assert factors[:, :, 0].unique().numel() == 20
