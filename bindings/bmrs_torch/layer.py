@@ -19,6 +19,7 @@ from bmrs_torch.operation.checks import (
 from bmrs_torch.operation.moments import noise_mean
 from bmrs_torch.operation.multiplicative_noise import multiplicative_noise
 from bmrs_torch.operation.together import DrawingTogether, is_small, multiplied
+from bmrs_torch.wrapping import unwrapped
 
 INITIAL_MU = 0.0
 INITIAL_LOG_SIGMA = -5.0
@@ -203,7 +204,8 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     Parameters
     ----------
     model : nn.Module
-        Any model; subclasses of the layer are found too, and a layer used twice is listed once.
+        Any model; subclasses of the layer are found too, and a layer used twice is listed once. Of one that
+        is wrapped, by DistributedDataParallel for instance, the names are those in the model inside.
 
     Returns
     -------
@@ -221,6 +223,7 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     >>> list(noise_layers(nn.Sequential(nn.Linear(2, 3), MultiplicativeNoise(3))))
     ['1']
     """
+    model = unwrapped(model)
     layers: dict[str, MultiplicativeNoise] = {}
     if isinstance(model, MultiplicativeNoise):
         layers[""] = model

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +18,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
-from bmrs_torch.channels.calling import call, in_mode, tensors_of
+from bmrs_torch.channels.calling import TrainingStep, call, in_mode, tensors_of, training_copy
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
+from bmrs_torch.channels.noting import Size, noting
+from bmrs_torch.channels.stored import check_stored
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
+from bmrs_torch.channels.variants import another_batch
 from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -80,6 +85,10 @@ class FollowedNetwork:
         Labels of the structures of each noise layer that takes part.
     calls : list of ModuleCall
         In the order in which the calls ended, in evaluation mode.
+    sizes : list of Size
+        Numbers that modules remember, where torch met them.
+    in_training : bool
+        Whether it was run in training mode too, or that was tried.
     uses, balances, reshapes, grouped, lost, sums
         See :class:`Trace`.
     """
@@ -94,6 +103,8 @@ class FollowedNetwork:
     grouped: dict[str, Grouped] = field(default_factory=dict)
     lost: list[tuple[Ints, str]] = field(default_factory=list)
     sums: list[Ints] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+    in_training: bool = False
 
     def obstacles(self) -> dict[int, str]:
         """Why a class of channels can't be removed, by its representative, whatever gates are closed."""
@@ -136,7 +147,13 @@ def none_closed(layer: MultiplicativeNoise) -> Bools:
 
 
 def follow(
-    model: nn.Module, example_inputs: Any, *, closed: Closed = masked, probes: Sequence[Probe] = ()
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    closed: Closed = masked,
+    probes: Sequence[Probe] = (),
+    training: bool = False,
+    training_step: TrainingStep | None = None,
 ) -> FollowedNetwork:
     """Run a model in evaluation mode and follow its channels; what takes part only in training is run too.
 
@@ -150,17 +167,30 @@ def follow(
         Which structures of a noise layer are 0.
     probes : sequence of Probe
         Gates to try out.
+    training : bool
+        Run it in training mode even if evaluation takes all its parameters.
+    training_step : callable, optional
+        What to run in training mode, with a copy of the model; by default the copy is called on the example.
 
     Returns
     -------
     FollowedNetwork
     """
+    model = unwrapped(model)
+    check_stored(model)
     network = FollowedNetwork()
-    with in_mode(model, training=False):
-        _run(model, example_inputs, network, closed, probes, record=True)
-    if any(name not in network.parameters for name, _ in model.named_parameters()):
-        with torch.random.fork_rng():  # dropout must not draw from what the user's training draws from
-            _follow_training(copy.deepcopy(model), example_inputs, network, closed, probes)
+    try:
+        with in_mode(model, training=False):
+            _run(model, example_inputs, network, closed, probes)
+    except BrokenRuleError:
+        raise
+    except Exception:  # noqa: BLE001 - the user's forward method may want plain numbers, not followed ones
+        network = FollowedNetwork()
+        with in_mode(model, training=False):
+            _run(model, example_inputs, network, closed, probes, note=False)
+    if training or any(name not in network.parameters for name, _ in model.named_parameters()):
+        with torch.random.fork_rng():  # what draws must not draw from what the user's training draws from
+            _follow_training(model, example_inputs, network, closed, probes, training_step)
     return network
 
 
@@ -170,7 +200,8 @@ def trained(model: nn.Module) -> nn.Module:
     A BatchNorm without bias and running mean maps 0 to 0: what can be removed of a network is to be judged by
     what it will be, not by how it was initialised.
     """
-    other = copy.deepcopy(model)
+    check_stored(model)
+    other = copy.deepcopy(unwrapped(model))
     generator = torch.Generator().manual_seed(0)
     noise = {
         p for m in other.modules() if isinstance(m, MultiplicativeNoise) for p in (m.mu, m.log_sigma, m.mask)
@@ -184,15 +215,37 @@ def trained(model: nn.Module) -> nn.Module:
 
 
 def _follow_training(
-    model: nn.Module, example_inputs: Any, network: FollowedNetwork, closed: Closed, probes: Sequence[Probe]
+    model: nn.Module,
+    example_inputs: Any,
+    network: FollowedNetwork,
+    closed: Closed,
+    probes: Sequence[Probe],
+    step: TrainingStep | None,
 ) -> None:
-    """Auxiliary heads take part only in training. A model that can't be trained on the example has none."""
+    """Auxiliary heads take part only in training. Without a step a model may not run on the example there."""
+    network.in_training = True
+    if step is not None:
+        _run(training_copy(model), None, network, closed, probes, step)
+        return
+    for inputs in (example_inputs, another_batch(example_inputs)):  # BatchNorm wants more than one sample
+        if _runs(training_copy(model), inputs, network, closed, probes):
+            return
+
+
+def _runs(
+    model: nn.Module, inputs: Any, network: FollowedNetwork, closed: Closed, probes: Sequence[Probe]
+) -> bool:
     try:
-        _run(model.train(), example_inputs, network, closed, probes, record=False)
+        _run(model, inputs, network, closed, probes, partial(_called, inputs))
     except BrokenRuleError:
         raise
     except Exception:  # noqa: BLE001 - the user's forward method, which in training may want targets
-        return
+        return False
+    return True
+
+
+def _called(inputs: Any, model: nn.Module) -> Any:
+    return call(model, inputs)
 
 
 def _run(
@@ -201,8 +254,9 @@ def _run(
     network: FollowedNetwork,
     closed: Closed,
     probes: Sequence[Probe],
+    step: TrainingStep | None = None,
     *,
-    record: bool,
+    note: bool = True,
 ) -> None:
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     trace = Trace(stored, network.labels, {**MOVEMENT, **ARITHMETIC}, network.parameters)
@@ -211,14 +265,16 @@ def _run(
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
         stack.enter_context(_gates(model, trace, network, closed))
-        stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
+        stack.enter_context(_watch(model, trace, network.calls if step is None else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         trace.read(example_inputs)
-        with trace:
-            answer = call(model, example_inputs)
-        for tensor in tensors_of(answer):
+        trace.strangers_vary = example_inputs is None
+        numbers = noting(model, trace, network.sizes) if note else nullcontext()
+        with trace, numbers:
+            found = tensors_of(call(model, example_inputs) if step is None else step(model))
+        for tensor in found:
             trace.pin_tensor(tensor, OUTPUT)
 
 
@@ -241,13 +297,14 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
 
     def gate(name: str, layer: MultiplicativeNoise) -> Callable[[Tensor], Tensor]:
         dead = closed(layer)
+        open_ = _strength(layer) if closed is masked else None
 
         def forward(x: Tensor) -> Tensor:
             labels = trace.stored_labels(layer.mu)
             for vector in (layer.log_sigma, layer.mask):
                 trace.labels.unite(labels, trace.stored_labels(vector))
             network.gates[name] = labels
-            return close(trace, x, layer.axis, labels, dead)
+            return close(trace, x, layer.axis, labels, dead, open_)
 
         return forward
 
@@ -260,9 +317,21 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
             del layer.__dict__["forward"]
 
 
-def close(trace: Trace, x: Tensor, axis: int, labels: Ints, dead: Bools) -> Tensor:
-    """Multiply by 1 or, where `dead`, by 0."""
+def _strength(layer: MultiplicativeNoise) -> Tensor | None:
+    """What open structures are multiplied by in evaluation: what depends on values goes the same way then."""
+    try:
+        return layer.expected_noise().detach()
+    except ValueError:  # of parameters that are not usable; who needs the numbers says so
+        return None
+
+
+def close(
+    trace: Trace, x: Tensor, axis: int, labels: Ints, dead: Bools, strength: Tensor | None = None
+) -> Tensor:
+    """Multiply by 0 where `dead`, by the strength or 1 elsewhere."""
     scale = torch.as_tensor(~dead, dtype=x.dtype, device=x.device)
+    if strength is not None:
+        scale = torch.where(scale != 0, strength.to(scale), 0.0)
     trace.set(scale, (Axis(labels, dead),), dynamic=False)
     return x * scale.view(tuple(-1 if d == axis % x.ndim else 1 for d in range(x.ndim)))
 

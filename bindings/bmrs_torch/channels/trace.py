@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.axes import Axes, Axis, Split, State
+from bmrs_torch.channels.calling import tensors_of
 from bmrs_torch.channels.labels import Labels
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Trace(TorchDispatchMode):
         Channels that were 0 and no longer are, and where.
     sums : list of ndarray
         Channels of tensors that are added: those of residual streams.
+    strangers_vary : bool
+        Whether tensors that come from nowhere are inputs, not constants.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Trace(TorchDispatchMode):
         self.grouped: dict[str, Grouped] = {}
         self.lost: list[tuple[Ints, str]] = []
         self.sums: list[Ints] = []
+        self.strangers_vary = False
         self._rules = rules
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored
@@ -151,7 +155,7 @@ class Trace(TorchDispatchMode):
         name = self.name_of(tensor)
         if name is None or (tensor.ndim > 1 and not isinstance(tensor, nn.Parameter)):
             # Buffers of several axes are masks and tables of positions.
-            return State((None,) * tensor.ndim, dynamic=False)
+            return State((None,) * tensor.ndim, dynamic=name is None and self.strangers_vary)
         if name not in self.parameters:
             self.parameters[name] = tuple(self.axis(self.labels.new(size)) for size in tensor.shape)
         return State(self.parameters[name], dynamic=False)
@@ -172,9 +176,8 @@ class Trace(TorchDispatchMode):
 
     def read(self, inputs: Any) -> None:
         """Tell that these tensors are the model's input."""
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, Tensor):
-                self.set(tensor, (None,) * tensor.ndim, dynamic=True)
+        for tensor in tensors_of(inputs):
+            self.set(tensor, (None,) * tensor.ndim, dynamic=True)
 
     def pin(self, axes: Axes, reason: str) -> None:
         """Keep all channels of these axes."""

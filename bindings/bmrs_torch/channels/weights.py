@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # f(s·x) = s·f(x) for s ≥ 0, structure by structure: a factor may move from one side to the other.
 HOMOGENEOUS = (
@@ -43,7 +43,7 @@ def is_plain(module: nn.Module) -> bool:
     if is_transposed_linear(module):
         return True
     if isinstance(module, NORMS):
-        own = type(module).forward is nn.BatchNorm2d.forward
+        own = type(module).forward in (nn.BatchNorm2d.forward, nn.SyncBatchNorm.forward)
         return own or (any(module.children()) and all(isinstance(m, HOMOGENEOUS) for m in module.children()))
     return is_weighted(module) and any(
         type(module).forward is kind.forward for kind in (nn.Linear, *CONVOLUTIONS, *TRANSPOSED)

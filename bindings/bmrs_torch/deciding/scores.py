@@ -15,6 +15,7 @@ from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
 from bmrs_torch.deciding.feeding_weights import FeedingLayer, feeding_layers
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.operation.checks import check_parameters
+from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,6 +122,7 @@ def scores(
     """
     chosen = find_criterion(criterion)
     _check_options(chosen, p1, p2, seed)
+    model = unwrapped(model)
     layers = noise_layers(model)
     for name, layer in layers.items():
         _check_layer(name, layer)

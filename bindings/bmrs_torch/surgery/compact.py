@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import follow
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.cutting import Cut, cut_model
 from bmrs_torch.surgery.optimizer_state import rebind_optimizer
 from bmrs_torch.surgery.plan_compaction import Selection
-from bmrs_torch.surgery.verification import Reference, SurgeryError
+from bmrs_torch.surgery.surgeon import Surgeon
+from bmrs_torch.surgery.unreached import (
+    Unreached,
+    check_unreached,
+    report_unreached,
+    unreached_readers,
+    widths_cut,
+)
+from bmrs_torch.surgery.verification import warn_untrained
+from bmrs_torch.wrapping import unwrapped
 
 M = TypeVar("M", bound=nn.Module)
-
-CHANGES_ANSWERS = (
-    "without it the model answers differently or not at all (its forward method counts on the width)"
-)
-
-_MODES = ((True, True), (True, False), (False, False))
-"""Whether the numbers of heads that modules remember follow, and the widths made of them: tried in turn."""
-
-_MOST_ATTEMPTS = 64
-"""Of surgery, in search of what can't go; each costs a copy and an evaluation of the model."""
 
 
 def compact(
@@ -36,17 +35,23 @@ def compact(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     others: Sequence[nn.Module] = (),
+    training_step: TrainingStep | None = None,
+    unreached: Unreached = "error",
+    time_limit: float = float("inf"),
 ) -> M:
     """Return a smaller model with the masked structures removed from every layer they reach.
 
     The noise layers stay, narrower; :func:`fold` removes them. The model given is left untouched, and so are
     the optimizer and the other models unless all went well. Whatever would change the model's answers is
-    retained.
+    retained: on the example, on other values, at another batch size and at another length or image size, as
+    far as the model runs on these, and in training mode.
 
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers, some of whose structures are masked by :func:`prune`.
+        A model with noise layers, some of whose structures are masked by :func:`prune`. Of one wrapped by
+        DistributedDataParallel, DataParallel, ``torch.compile`` or AveragedModel what is inside is made
+        smaller and returned, to be wrapped again.
     example_inputs : Tensor, tuple, list or dict
         One input, positional inputs, or keyword inputs: to follow the model's channels with, and to compare
         the two models on in evaluation mode. A real minibatch tells more than zeros.
@@ -56,6 +61,16 @@ def compact(
     others : sequence of nn.Module
         Models of the same structure, such as an exponential moving average of the weights or an
         ``AveragedModel`` of `model`, made smaller in place and alike.
+    training_step : callable, optional
+        What a step of training computes where that needs more than the example, such as targets:
+        ``lambda model: loss(model(x), y)``. It gets copies of the model in training mode and returns what is
+        to stay the same. By default the model is called on the example.
+    unreached : {"error", "warn"}
+        What to do about parameters that the example never reached, such as a second head, of the width of
+        something that is cut: they might read it.
+    time_limit : float
+        Seconds after which the search for what can't go ends: what wasn't tried by then is retained, and the
+        warning says so.
 
     Returns
     -------
@@ -65,10 +80,11 @@ def compact(
     Raises
     ------
     SurgeryError
-        If the model's answers can't be compared, or the smaller model's would differ by more than 1e-5
-        relative although each removal alone is sound.
+        If the model's answers can't be compared, or if parameters that the example never reached, which are
+        named, might read what is cut.
     ValueError
-        If the model has no noise layers, or another model isn't of its structure.
+        If the model has no noise layers, another model isn't of its structure, parameters are computed by a
+        hook or have no shape yet, or `unreached` isn't one of the two.
     TypeError
         For example inputs of another kind.
 
@@ -76,6 +92,7 @@ def compact(
     -----
     UserWarning
         If structures are masked that can't be removed, with the reasons; :func:`plan_compaction` lists them.
+        If the model can't be run in training mode on the example, so that nothing was verified there.
 
     Examples
     --------
@@ -87,72 +104,26 @@ def compact(
     >>> compact(model, torch.ones(2, 4))[2]
     Linear(in_features=2, out_features=2, bias=True)
     """
-    noise_layers(model)
+    model = unwrapped(model)  # type: ignore[assignment]
+    check_unreached(unreached)
+    layers = noise_layers(model)
     _check_alike(model, others)
-    surgeon = Surgeon(model, example_inputs, Selection(follow(model, example_inputs), noise_layers(model)))
-    smaller, selection, mode = surgeon.operate()
+    selection = Selection(follow(model, example_inputs, training_step=training_step), layers)
+    surgeon = Surgeon(model, example_inputs, selection, training_step=training_step, time_limit=time_limit)
+    smaller, selection = surgeon.operate()
+    unread = unreached_readers(model, selection.network, widths_cut(selection))
+    report_unreached(unread, unreached, "cut")
+    if surgeon.untrained:
+        warn_untrained(surgeon.untrained)
     plan = selection.plan(selection.removable)
     if plan.retained:
         warnings.warn(f"{plan.retained} masked structures are not removable:\n{plan}", stacklevel=2)
     cut = Cut(selection)
     for other in others:
-        cut_model(_same_part(model, other), cut, sizes=mode[0], products=mode[1])
+        cut_model(_same_part(model, other), cut)
     if optimizer is not None:
         rebind_optimizer(optimizer, model, smaller, cut)
     return smaller
-
-
-class Surgeon(Generic[M]):
-    """Tries surgery on copies of a model."""
-
-    def __init__(self, model: M, example_inputs: Any, selection: Selection) -> None:
-        self._model, self._selection = model, selection
-        self._reference = Reference(model, example_inputs)
-        self._attempts = 0
-
-    def operate(self) -> tuple[M, Selection, tuple[bool, bool]]:
-        """The smaller model, what went, and how the numbers that modules remember were treated."""
-        whole = self._try(self._selection)
-        if whole is not None:
-            return whole
-        sound = self._sound(sorted(self._selection.families(), key=min), [])
-        result = self._try(self._only(sound))
-        if result is None:
-            names = ", ".join(self._selection.layers_of(set().union(*sound)))
-            raise SurgeryError(
-                f"removing the masked structures of {names} together would change the model's answer on the "
-                f"example inputs by more than {self._reference.tolerance:.2g} relative, so the model was "
-                "left as it was"
-            )
-        return result
-
-    def _sound(self, families: list[set[int]], before: list[set[int]]) -> list[set[int]]:
-        """The families that can go after those before, found by halving those that can't."""
-        if not families or self._attempts > _MOST_ATTEMPTS:
-            return []
-        if self._try(self._only(before + families)) is not None:
-            return families
-        if len(families) == 1:
-            return []
-        half = len(families) // 2
-        first = self._sound(families[:half], before)
-        return first + self._sound(families[half:], before + first)
-
-    def _only(self, families: list[set[int]]) -> Selection:
-        return self._selection.only(set().union(*families), CHANGES_ANSWERS)
-
-    def _try(self, selection: Selection) -> tuple[M, Selection, tuple[bool, bool]] | None:
-        cut = Cut(selection)
-        for mode in _MODES if cut.resized(products=True) else _MODES[-1:]:
-            self._attempts += 1
-            smaller = copy.deepcopy(self._model)
-            cut_model(smaller, cut, sizes=mode[0], products=mode[1])
-            if self._alike(smaller):
-                return smaller, selection, mode
-        return None
-
-    def _alike(self, smaller: nn.Module) -> bool:
-        return self._reference.difference(smaller) <= self._reference.tolerance
 
 
 def _check_alike(model: nn.Module, others: Sequence[nn.Module]) -> None:

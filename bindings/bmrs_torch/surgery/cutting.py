@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.channels.axes import Split
-from bmrs_torch.channels.weights import is_transposed_linear, is_weighted
+from bmrs_torch.channels.weights import is_transposed_linear
 from bmrs_torch.surgery.plan_compaction import Selection
+from bmrs_torch.surgery.remembered_sizes import changed_sizes, remember
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools
-
-_SIZE_OF_A_HEAD = ("head_dim", "head_size", "dim_head", "dim_per_head", "per_head", "head_channels", "d_head")
 
 
 class Cut:
@@ -28,6 +24,11 @@ class Cut:
     ----------
     selection : Selection
         What goes.
+
+    Attributes
+    ----------
+    sizes : dict of Source to tuple of int
+        Numbers that modules remember and that change, before and after.
     """
 
     def __init__(self, selection: Selection) -> None:
@@ -41,6 +42,7 @@ class Cut:
             name: (~selection.goes(roots(grouped.labels)), grouped.groups)
             for name, grouped in network.grouped.items()
         }
+        self.sizes = changed_sizes(network, lambda labels: selection.goes(roots(labels)))
 
     def changes(self, name: str) -> bool:
         """Whether a stored tensor loses entries."""
@@ -56,7 +58,7 @@ class Cut:
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
         """What stays of a stored tensor, or of one of its shape: a gradient, a moment."""
-        rows = self._kept[name][0] if self._kept[name] else None
+        given, rows = tensor, self._kept[name][0] if self._kept[name] else None
         if name in self._grouped and self._grouped[name][0].size != self._grouped[name][1]:
             assert rows is not None
             tensor = self._columns(name, tensor, rows)
@@ -64,7 +66,7 @@ class Cut:
             tensor = _select(tensor, 0, rows)
         for axis, kept in enumerate(self._kept[name][1:], start=1):
             tensor = tensor if name in self._grouped else _select(tensor, axis, kept)
-        return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+        return laid_out_like(given, tensor)
 
     def _columns(self, name: str, weight: Tensor, rows: Bools) -> Tensor:
         """Each group of a grouped convolution has its own rows, and columns for its own input channels."""
@@ -72,19 +74,21 @@ class Cut:
         parts = zip(weight.chunk(groups), np.split(rows, groups), np.split(channels, groups), strict=True)
         return torch.cat([_select(_select(part, 0, row), 1, column) for part, row, column in parts])
 
-    def resized(self, *, products: bool) -> dict[str, dict[int, tuple[int, bool]]]:
-        """Sizes that a module's forward method uses in its views: old to new, and whether it counts heads."""
-        sizes: dict[str, dict[int, tuple[int, bool]]] = {}
-        roots = self._selection.network.labels.roots
-        for reshape in self._selection.network.reshapes:
-            split = reshape.split
-            gone = self._selection.goes(roots(split.rows(split.axis.labels)[:, 0]))
-            if gone.any():
-                found = sizes.setdefault(reshape.module, {})
-                for old, new, heads in _sizes(split, int((~gone).sum())):
-                    if products or heads:
-                        found.setdefault(old, (new, heads))
-        return sizes
+
+def laid_out_like(given: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor in memory of its own, its axes in the order in which those of another lie there."""
+    if tensor.layout != torch.strided or given.is_contiguous():
+        is_part = (
+            tensor.untyped_storage().nbytes() > tensor.nbytes if tensor.layout == torch.strided else False
+        )
+        return tensor.clone() if is_part else tensor.contiguous()
+    strides = given.stride()
+    order = sorted(range(given.ndim), key=lambda axis: -strides[axis])
+    return (
+        tensor.permute(order)
+        .clone(memory_format=torch.contiguous_format)
+        .permute([order.index(axis) for axis in range(given.ndim)])
+    )
 
 
 def _select(tensor: Tensor, axis: int, kept: Bools | None) -> Tensor:
@@ -93,18 +97,8 @@ def _select(tensor: Tensor, axis: int, kept: Bools | None) -> Tensor:
     return tensor.index_select(axis, torch.as_tensor(np.flatnonzero(kept), device=tensor.device))
 
 
-def _sizes(split: Split, left: int) -> Iterator[tuple[int, int, bool]]:
-    """The number of channels on the axis that keeps them, before and after, and its products with others."""
-    others = [size for i, size in enumerate(split.shape) if i != split.kept and size > 1]
-    before, is_last = split.shape[split.kept], split.kept == len(split.shape) - 1
-    yield before, left, not is_last
-    for number in range(1, len(others) + 1):
-        for chosen in combinations(others, number):
-            yield before * math.prod(chosen), left * math.prod(chosen), False
-
-
 @torch.no_grad()
-def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> None:
+def cut_model(model: nn.Module, cut: Cut) -> None:
     """Make a model smaller in place.
 
     Parameters
@@ -113,8 +107,6 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
         Of the structure that was followed; tied parameters stay tied.
     cut : Cut
         What stays.
-    sizes, products : bool
-        Whether the numbers of heads that modules remember follow, and the widths made up of them.
     """
     stored = [*model.named_parameters(), *model.named_buffers()]
     names = {id(tensor): name for name, tensor in stored}
@@ -132,10 +124,7 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
             weight = before.get("weight")
             groups = None if weight is None else cut.groups(names[id(weight)])
             _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups)
-    for name, found in cut.resized(products=products).items() if sizes else ():
-        module = model.get_submodule(name)
-        if not is_weighted(module):  # its widths are told; what is reshaped in it is noise on blocks
-            _tell_heads(module, found)
+    remember(model, cut.sizes)
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
@@ -181,14 +170,5 @@ def _tell_others(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> No
 
 
 _SIZE_NAMES = frozenset(
-    "num_features num_channels num_parameters in_features out_features in_channels out_channels dim".split()
+    "num_features num_channels num_parameters in_features out_features in_channels out_channels".split()
 )
-
-
-def _tell_heads(module: nn.Module, found: Mapping[int, tuple[int, bool]]) -> None:
-    for key, value in list(vars(module).items()):
-        if type(value) is not int or value not in found or any(word in key for word in _SIZE_OF_A_HEAD):
-            continue
-        new, heads = found[value]
-        if not heads or key in ("h", "heads", "nhead", "groups") or "head" in key:
-            setattr(module, key, new)

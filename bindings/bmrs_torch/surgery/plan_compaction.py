@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from bmrs_torch.channels.network import FollowedNetwork, follow
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -80,7 +81,7 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers; it is left as it is.
+        A model with noise layers; it is left as it is. Of a wrapped one, what is inside is meant.
     example_inputs : Tensor, tuple, list or dict
         One input, positional inputs, or keyword inputs, on which the model is run once.
 
@@ -105,8 +106,9 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     >>> print(plan_compaction(model, torch.ones(2, 4)))
     0.noise: remove 1 of 3
     """
-    noise_layers(model)
-    selection = Selection(follow(model, example_inputs), noise_layers(model))
+    model = unwrapped(model)
+    layers = noise_layers(model)
+    selection = Selection(follow(model, example_inputs), layers)
     return selection.plan(selection.removable)
 
 
@@ -218,11 +220,11 @@ class Selection:
         """Names of the noise layers that have structures in these classes."""
         return list(dict.fromkeys(name for name, _, root in self._members() if root in classes))
 
-    def only(self, removable: set[int], reason: str) -> Selection:
-        """A selection of which only these go."""
+    def only(self, removable: set[int], reasons: Mapping[int, str]) -> Selection:
+        """A selection of which only these go, with the reasons why the others stay."""
         other = object.__new__(Selection)
         other.network, other.layers = self.network, self.layers
-        other.reasons = {**self.reasons, **dict.fromkeys(self.removable - removable, reason)}
+        other.reasons = {**self.reasons, **reasons}
         other.removable = set(removable)
         other._settle()
         return other
