@@ -110,6 +110,12 @@ class FollowedNetwork:
         """Why a class of channels can't be removed, by its representative, whatever gates are closed."""
         return self.labels.pinned()
 
+    def widths(self, chosen: Callable[[Ints], Bools]) -> set[int]:
+        """How long the axes of parameters are, and of what modules take and give, that hold chosen labels."""
+        axes = [axis for found in self.parameters.values() for axis in found]
+        axes += [axis for call in self.calls for axis in (*call.given, *call.result) if axis is not None]
+        return {axis.size for axis in axes if chosen(axis.labels).any()}
+
     def live(self) -> dict[int, str]:
         """Where a class of channels adds something to a sum, by its representative."""
         places: dict[int, str] = {}
@@ -227,7 +233,7 @@ def _follow_training(
     if step is not None:
         _run(training_copy(model), None, network, closed, probes, step)
         return
-    for inputs in (example_inputs, another_batch(example_inputs)):  # BatchNorm wants more than one sample
+    for inputs in (another_batch(example_inputs), example_inputs):  # BatchNorm wants more than one sample
         if _runs(training_copy(model), inputs, network, closed, probes):
             return
 

@@ -47,24 +47,34 @@ def variants(example_inputs: Any) -> list[list[Variant]]:
     signed = mapped(example_inputs, lambda x: _scaled(x, generator, -1.5, 1.5))
     shrunk = mapped(example_inputs, lambda x: _scaled(x, generator, 0.5, 1.0))
     scaled = [shrunk] if _on_accelerator(example_inputs) else [signed, shrunk]
+    fewer = another_batch(permuted)
     groups = [
-        [Variant("on other values", permuted)],
+        [Variant("on other values, at another batch size", fewer), Variant("on other values", permuted)],
         [
             *(Variant("on other values, at another batch size", another_batch(x)) for x in scaled),
             *(Variant("on other values", x) for x in scaled),
         ],
-        [Variant("at another length or image size", x) for x in _other_sizes(permuted)],
+        [
+            *(Variant("at another length or image size", x) for x in _other_sizes(fewer)),
+            *(Variant("at another length or image size", x) for x in _other_sizes(permuted)),
+        ],
     ]
     return [group for group in groups if group]
 
 
+_MOST_SAMPLES, _MOST_IMAGES = 16, 3
+"""Of a variant, so that all of them together cost about as much as a minibatch: rows of a table, and samples of
+many values each."""
+
+
 def another_batch(inputs: Any) -> Any:
-    """The inputs with more samples where there are fewer than four, with about half of them otherwise."""
+    """The inputs with one more sample where there are fewer than four, with about half or less otherwise."""
     main = _main(inputs)
     if main is None:
         return inputs
     number = main.shape[0]
-    other = number + 1 if number < 4 else number // 2 + 1
+    rows = main.ndim == 2 and main.is_floating_point()
+    other = number + 1 if number < 4 else min(number // 2 + 1, _MOST_SAMPLES if rows else _MOST_IMAGES)
     return mapped(inputs, lambda x: _resized(x, 0, other) if x.ndim and x.shape[0] == number else x)
 
 
@@ -111,14 +121,20 @@ def _other_sizes(inputs: Any) -> Iterator[Any]:
     pixels = [tuple(range(2, main.ndim))] if main.ndim > 2 else []
     for axes in [*pixels, (1,)]:
         sizes = [main.shape[axis] for axis in axes]
-        for change in _SHORTER if _on_accelerator(inputs) else _LONGER if max(sizes) <= _SHORT else _OTHER:
+        for change in _changes(inputs, max(sizes), len(axes)):
             resized = dict(zip(axes, map(change, sizes), strict=True))
             if all(resized.values()):
                 yield mapped(inputs, lambda x, to=resized: _of_sizes(x, main, to))  # type: ignore[misc]
 
 
-_SHORT = 64
-"""Sizes up to this are made larger first, which shows more: a table or a limit that is no longer reached."""
+_SHORT = 128
+"""Lengths up to this are made larger first: that shows a limit that is no longer reached."""
+
+
+def _changes(inputs: Any, size: int, number: int) -> list[Callable[[int], int]]:
+    if _on_accelerator(inputs):
+        return [_half]
+    return [_half_more, _half] if number == 1 and size <= _SHORT else [_half, _half_more]
 
 
 def _half_more(size: int) -> int:
@@ -127,11 +143,6 @@ def _half_more(size: int) -> int:
 
 def _half(size: int) -> int:
     return size // 2
-
-
-_SHORTER: tuple[Callable[[int], int], ...] = (_half,)
-_LONGER = (_half_more, _half)
-_OTHER = (_half, _half_more)
 
 
 def _of_sizes(x: Tensor, main: Tensor, sizes: dict[int, int]) -> Tensor:

@@ -16,13 +16,7 @@ from bmrs_torch.surgery.cutting import Cut, cut_model
 from bmrs_torch.surgery.optimizer_state import rebind_optimizer
 from bmrs_torch.surgery.plan_compaction import Selection
 from bmrs_torch.surgery.surgeon import Surgeon
-from bmrs_torch.surgery.unreached import (
-    Unreached,
-    check_unreached,
-    report_unreached,
-    unreached_readers,
-    widths_cut,
-)
+from bmrs_torch.surgery.unreached import Unreached, check_unreached, report_unreached, unreached_readers
 from bmrs_torch.surgery.verification import warn_untrained
 from bmrs_torch.wrapping import unwrapped
 
@@ -111,8 +105,9 @@ def compact(
     selection = Selection(follow(model, example_inputs, training_step=training_step), layers)
     surgeon = Surgeon(model, example_inputs, selection, training_step=training_step, time_limit=time_limit)
     smaller, selection = surgeon.operate()
-    unread = unreached_readers(model, selection.network, widths_cut(selection))
-    report_unreached(unread, unreached, "cut")
+    network = selection.network
+    widths = network.widths(lambda labels: selection.goes(network.labels.roots(labels)))
+    report_unreached(unreached_readers(model, network, widths), unreached, "cut")
     if surgeon.untrained:
         warn_untrained(surgeon.untrained)
     plan = selection.plan(selection.removable)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from bmrs_torch.attachment import attachments, detach
-from bmrs_torch.channels.calling import answers
+from bmrs_torch.channels.calling import TrainingStep, answers
+from bmrs_torch.channels.network import follow, none_closed
+from bmrs_torch.channels.stored import check_stored
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.remembering import forget, remembered
+from bmrs_torch.surgery.unreached import Unreached, check_unreached, report_unreached, unreached_readers
 from bmrs_torch.surgery.verification import (
     RELATIVE_TOLERANCE,
     Reference,
     difference,
     doubled,
     rounds_to_float32,
+    warn_untrained,
 )
 from bmrs_torch.surgery.ways import Way, Ways, multiplying, test_factors
+from bmrs_torch.wrapping import unwrapped
 
 __all__ = ["NotFoldableError", "fold", "unfoldable"]
 
@@ -33,21 +39,31 @@ class NotFoldableError(ValueError):
     """The factor of a noise layer can go neither into what comes before it nor into what comes after."""
 
 
-def fold(model: M, example_inputs: Any = None) -> M:
+def fold(
+    model: M,
+    example_inputs: Any = None,
+    *,
+    training_step: TrainingStep | None = None,
+    unreached: Unreached = "error",
+) -> M:
     """Return a copy of a model with every noise layer folded into weights.
 
     The factor E[θ_c]·mask_c of structure c goes into the weights and biases of the layer before the noise, or
     into the weights for input c of every layer that takes what the noise multiplies, whichever is exact: the
     result answers as the model does in evaluation mode and needs nothing of this package. That is tried with
-    other factors than the model's, and both models are compared on the example.
+    other factors than the model's, and both models are compared as :func:`compact` does it: on other inputs
+    than the example too, and in training mode.
 
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers; it is left untouched.
+        A model with noise layers; it is left untouched. Of a wrapped one (DistributedDataParallel,
+        DataParallel, ``torch.compile``, AveragedModel) what is inside is folded and returned.
     example_inputs : Tensor, tuple, list or dict, optional
         One input, positional inputs, or keyword inputs: what the model is followed on and compared on. By
         default what :func:`insert_noise` was given, if that was small and the model wasn't pickled since.
+    training_step, unreached
+        As of :func:`compact`; what was never reached matters where a factor goes into what takes it.
 
     Returns
     -------
@@ -59,11 +75,16 @@ def fold(model: M, example_inputs: Any = None) -> M:
     NotFoldableError
         A ValueError: the factor of a noise layer, which is named, can go nowhere exactly.
     SurgeryError
-        If the folded model answers differently on the example inputs, or the model's answers can't be
-        compared.
+        If the folded model answers differently, the model's answers can't be compared, or parameters that the
+        example never reached, which are named, might take what is folded.
     ValueError
         If the model has no noise layer, if its parameters are unusable (the layer is named), or if there is
         no example.
+
+    Warns
+    -----
+    UserWarning
+        If the model can't be run in training mode on the example, so that nothing was verified there.
 
     Examples
     --------
@@ -78,6 +99,8 @@ def fold(model: M, example_inputs: Any = None) -> M:
       (2): Linear(in_features=3, out_features=2, bias=True)
     )
     """
+    model = unwrapped(model)  # type: ignore[assignment]
+    check_unreached(unreached)
     layers = noise_layers(model)
     factors = {name: _expected(name, layer) for name, layer in layers.items()}
     inputs = remembered(model) if example_inputs is None else example_inputs
@@ -86,13 +109,29 @@ def fold(model: M, example_inputs: Any = None) -> M:
             "example_inputs are needed: folding is verified on them, and only insert_noise leaves some with "
             "the model; a minibatch will do"
         )
-    reference = Reference(model, inputs)
+    check_stored(model)
+    reference = Reference(model, inputs, widely=True, training_step=training_step)
     found, refused = _found(model, inputs)
     if refused:
         raise NotFoldableError("; ".join(refused.values()))
+    report_unreached(_missed(model, inputs, found), unreached, "folded into what takes them")
     folded = _folded(model, found, factors)
     reference.verify(folded, "folding the noise into the weights")
+    if reference.untrained:
+        warn_untrained(reference.untrained)
     return folded
+
+
+def _missed(model: nn.Module, inputs: Any, ways: dict[str, Way]) -> list[str]:
+    """What was never reached and might take structures whose factor doesn't go where their noise sits."""
+    names = [name for name, way in ways.items() if not way.is_evident]
+    if not names:
+        return []
+    network = follow(model, inputs, closed=none_closed)
+    roots = network.labels.roots
+    classes = [root for n in names if n in network.gates for root in roots(network.gates[n]).tolist()]
+    widths = network.widths(lambda labels: np.isin(roots(labels), classes))
+    return unreached_readers(model, network, widths)
 
 
 def unfoldable(model: nn.Module, example_inputs: Any) -> dict[str, str]:

@@ -11,10 +11,9 @@ from torch import nn
 from bmrs_torch.channels.network import FollowedNetwork
 from bmrs_torch.channels.weights import is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise
-from bmrs_torch.surgery.plan_compaction import Selection
 from bmrs_torch.surgery.verification import SurgeryError
 
-__all__ = ["Unreached", "check_unreached", "report_unreached", "unreached_readers", "widths_cut"]
+__all__ = ["Unreached", "check_unreached", "report_unreached", "unreached_readers"]
 
 Unreached = Literal["error", "warn"]
 
@@ -26,14 +25,6 @@ def check_unreached(unreached: Unreached) -> None:
             "unreached must be 'error' (parameters that the example never reached and that might read what "
             f"surgery changes are an error) or 'warn' (a warning), got {unreached!r}"
         )
-
-
-def widths_cut(selection: Selection) -> set[int]:
-    """How long the axes were, of parameters and of what modules take and give, of which something goes."""
-    network = selection.network
-    axes = [axis for found in network.parameters.values() for axis in found]
-    axes += [axis for call in network.calls for axis in (*call.given, *call.result) if axis is not None]
-    return {axis.size for axis in axes if selection.goes(network.labels.roots(axis.labels)).any()}
 
 
 def unreached_readers(model: nn.Module, network: FollowedNetwork, widths: Iterable[int]) -> list[str]:

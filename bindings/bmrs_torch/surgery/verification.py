@@ -158,12 +158,12 @@ class Reference:
         return None
 
     def _in_training(self, example_inputs: Any, step: TrainingStep | None) -> _Trial | None:
-        """What is computed in training mode, on the example or, if that is too small, on a larger one."""
+        """What is computed in training mode, at another batch size, of more than one, or on the example."""
         where = "in training mode"
         if step is not None:
             run = partial(_train_step, step)
             return _Trial(where, run, None, run(self._model, None), in_training=True)
-        for inputs in (example_inputs, another_batch(example_inputs)):  # BatchNorm wants more than one sample
+        for inputs in (another_batch(example_inputs), example_inputs):  # BatchNorm wants more than one sample
             try:
                 found = _train(self._model, inputs)
             except Exception as error:  # noqa: BLE001 - the user's forward method, which may want targets
