@@ -63,8 +63,8 @@ def variants(example_inputs: Any) -> list[list[Variant]]:
 
 
 _MOST_SAMPLES, _MOST_IMAGES = 16, 3
-"""Of a variant, so that all of them together cost about as much as a minibatch: rows of a table, and samples of
-many values each."""
+"""Of a variant, so that all of them together cost about as much as a minibatch: rows of a table, and samples
+of many values each."""
 
 
 def another_batch(inputs: Any) -> Any:
