@@ -22,9 +22,10 @@ from bmrs_torch.channels.calling import TrainingStep, call, in_mode, tensors_of,
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.noting import Size, noting
+from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.channels.stored import check_stored
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
-from bmrs_torch.channels.variants import another_batch
+from bmrs_torch.channels.variants import another_batch, other_values
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.wrapping import unwrapped
 
@@ -160,6 +161,7 @@ def follow(
     probes: Sequence[Probe] = (),
     training: bool = False,
     training_step: TrainingStep | None = None,
+    routed: bool = False,
 ) -> FollowedNetwork:
     """Run a model in evaluation mode and follow its channels; what takes part only in training is run too.
 
@@ -177,6 +179,8 @@ def follow(
         Run it in training mode even if evaluation takes all its parameters.
     training_step : callable, optional
         What to run in training mode, with a copy of the model; by default the copy is called on the example.
+    routed : bool
+        Where values choose among modules of one shape, run it on other values too, to reach more of them.
 
     Returns
     -------
@@ -197,7 +201,18 @@ def follow(
     if training or any(name not in network.parameters for name, _ in model.named_parameters()):
         with torch.random.fork_rng():  # what draws must not draw from what the user's training draws from
             _follow_training(model, example_inputs, network, closed, probes, training_step)
+    if routed:
+        _follow_routes(model, example_inputs, network, closed)
     return network
+
+
+def _follow_routes(model: nn.Module, example_inputs: Any, network: FollowedNetwork, closed: Closed) -> None:
+    """On other values a mixture of experts takes others."""
+    for inputs in other_values(example_inputs):
+        if not unreached_twins(model, network.parameters):
+            return
+        with in_mode(model, training=False):
+            _runs(model, inputs, network, closed, ())
 
 
 def trained(model: nn.Module) -> nn.Module:

@@ -22,11 +22,11 @@ __all__ = ["Size", "Source", "noting"]
 
 
 class Source(NamedTuple):
-    """Where a number is kept: an attribute of a module, or an entry of a tuple or list that is one."""
+    """Where a number is kept: an attribute of a module, or an entry of one: of a tuple, a dict, an object."""
 
     module: str
     attribute: str
-    entry: int | None
+    entry: Any
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Size:
     sources : dict of Source to int
         The numbers that it was computed from.
     compute : callable
-        What it is, by those.
+        What it is, by just those.
     labels : ndarray of int64 or None
         Channels that it counts, from the end if it is negative; of None it may not change.
     """
@@ -46,6 +46,10 @@ class Size:
     sources: dict[Source, int]
     compute: Callable[[Mapping[Source, int]], int]
     labels: Ints | None
+
+    def given(self, values: Mapping[Source, int]) -> int:
+        """What it is, by these and maybe other numbers."""
+        return self.compute({source: values[source] for source in self.sources})
 
     @property
     def source(self) -> Source | None:
@@ -130,29 +134,48 @@ def noting(model: nn.Module, trace: Trace, sizes: list[Size]) -> Iterator[None]:
     try:
         for name, module in modules:
             for key, value in list(vars(module).items()):
-                vars(module)[key] = _tagged(Source(name, key, None), value)
+                _tag(vars(module), Source(name, key, None), value)
         with _Watch(trace, sizes):
             yield
     finally:
         for _, module in modules:
             for key, value in list(vars(module).items()):
-                vars(module)[key] = _plain(value)
+                _untag(vars(module), key, value)
 
 
-def _tagged(source: Source, value: Any) -> Any:
+def held(value: Any) -> dict[Any, Any] | None:
+    """The numbers that an attribute holds by name: of a dict, or of an object, such as a configuration."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, (nn.Module, Tensor, type)) or callable(value):
+        return None
+    fields = getattr(value, "__dict__", None)
+    return fields if isinstance(fields, dict) else None
+
+
+def _tag(holder: dict[str, Any], source: Source, value: Any) -> None:
+    """Let an attribute, or what it holds, be followed; what another module holds too is followed for that."""
+    key = source.attribute
     if type(value) is int:
-        return _noted(value, {source: value}, _own)
-    if type(value) in (tuple, list) and value and all(type(entry) is int for entry in value):
-        return type(value)(_tagged(source._replace(entry=i), entry) for i, entry in enumerate(value))
-    return value
+        holder[key] = _noted(value, {source: value}, _own)
+    elif type(value) in (tuple, list) and value and all(type(entry) is int for entry in value):
+        entries = enumerate(value)
+        holder[key] = type(value)(_noted(n, {source._replace(entry=i): n}, _own) for i, n in entries)
+    elif not key.startswith("_") and (inner := held(value)) is not None:
+        for name, number in list(inner.items()):
+            if type(number) is int:
+                inner[name] = _noted(number, {source._replace(entry=name): number}, _own)
 
 
-def _plain(value: Any) -> Any:
+def _untag(holder: dict[str, Any], key: str, value: Any) -> None:
     if isinstance(value, _Noted):
-        return int(value)
-    if type(value) in (tuple, list) and any(isinstance(entry, _Noted) for entry in value):
-        return type(value)(_plain(entry) for entry in value)
-    return value
+        holder[key] = int(value)
+    elif type(value) in (tuple, list) and any(isinstance(entry, _Noted) for entry in value):
+        holder[key] = type(value)(int(n) if isinstance(n, _Noted) else n for n in value)
+    elif (inner := held(value)) is not None:
+        for name, number in list(inner.items()):
+            if isinstance(number, _Noted):
+                inner[name] = int(number)
 
 
 class _Watch(TorchFunctionMode):
@@ -170,7 +193,11 @@ class _Watch(TorchFunctionMode):
         numbers = list(_numbers((args, kwargs)))
         name = getattr(func, "__name__", "")
         if numbers and name not in _MAKERS and not name.startswith("new_"):
-            met = [(n, labels) for n, labels in self._met(name, args, kwargs, out) if isinstance(n, _Noted)]
+            met = [
+                (n, None if labels is None or abs(n) != labels.size else labels)
+                for n, labels in self._met(name, args, kwargs, out)
+                if isinstance(n, _Noted)
+            ]
             places = {id(number) for number, _ in met}
             met += [(number, None) for number in numbers if id(number) not in places]
             self._sizes += [Size(number.sources, number.compute, labels) for number, labels in met]
@@ -231,10 +258,8 @@ class _Watch(TorchFunctionMode):
         """The ends of a part of an axis: each counts the channels before it, or behind it if negative."""
         labels = self._labels(x, axis)
         for bound in (part.start, part.stop):
-            if labels is None or not isinstance(bound, _Noted) or abs(bound) > labels.size:
-                yield bound, None
-            else:
-                yield bound, labels[:bound] if bound >= 0 else labels[bound:]
+            if isinstance(bound, int):
+                yield bound, None if labels is None else labels[:bound] if bound >= 0 else labels[bound:]
 
 
 _MAKERS = frozenset("zeros ones empty full rand randn arange eye tensor linspace __get__ __set__".split())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bmrs_torch.channels.calling import mapped, tensors_of
 
-__all__ = ["Variant", "another_batch", "variants"]
+__all__ = ["Variant", "another_batch", "other_values", "variants"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,7 @@ def variants(example_inputs: Any) -> list[list[Variant]]:
     example_inputs : Tensor, tuple, list or dict
         Left as they are.
     """
-    generator = torch.Generator().manual_seed(0)
-    permuted = mapped(example_inputs, lambda x: _permuted(x, generator))
-    signed = mapped(example_inputs, lambda x: _scaled(x, generator, -1.5, 1.5))
-    shrunk = mapped(example_inputs, lambda x: _scaled(x, generator, 0.5, 1.0))
-    scaled = [shrunk] if _on_accelerator(example_inputs) else [signed, shrunk]
+    permuted, *scaled = other_values(example_inputs)
     fewer = another_batch(permuted)
     groups = [
         [Variant("on other values, at another batch size", fewer), Variant("on other values", permuted)],
@@ -60,6 +56,15 @@ def variants(example_inputs: Any) -> list[list[Variant]]:
         ],
     ]
     return [group for group in groups if group]
+
+
+def other_values(example_inputs: Any) -> Iterator[Any]:
+    """Inputs of other values: permuted, multiplied by numbers of both signs, multiplied by some below 1."""
+    generator = torch.Generator().manual_seed(0)
+    yield mapped(example_inputs, lambda x: _permuted(x, generator))
+    if not _on_accelerator(example_inputs):
+        yield mapped(example_inputs, lambda x: _scaled(x, generator, -1.5, 1.5))
+    yield mapped(example_inputs, lambda x: _scaled(x, generator, 0.5, 1.0))
 
 
 _MOST_SAMPLES, _MOST_IMAGES = 16, 3

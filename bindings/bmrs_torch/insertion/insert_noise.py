@@ -14,6 +14,7 @@ from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.insertion.rehearsal import CHANGES_OPEN, carry_out, rehearsed
 from bmrs_torch.insertion.search import Search
 from bmrs_torch.remembering import remember
+from bmrs_torch.wrapping import unwrapped
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
@@ -77,6 +78,7 @@ def plan_insertion(
     0: noise on 3 structures (axis -1)
     2: none, it is the model's output
     """
+    model = unwrapped(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     search = Search(model, example_inputs)
     if preset == "hidden":
@@ -226,6 +228,11 @@ def insert_noise(
     >>> list(noise_layers(insert_noise(model, torch.ones(2, 4))))
     ['0.noise']
     """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "noise must be inserted into a model before it is wrapped in DistributedDataParallel, which "
+            "synchronises only the parameters that it found then: insert_noise(model, example_inputs) first"
+        )
     plan = plan_insertion(model, example_inputs, where=where, must_fold=must_fold)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.passed_over)
     if not plan.placements:
@@ -235,6 +242,6 @@ def insert_noise(
     changing = [f"{name!r}" for name, reason in plan.passed_over if reason == CHANGES_OPEN]
     if named and changing:
         raise ValueError(f"noise can't be put on {', '.join(changing)}: {CHANGES_OPEN}")
-    carry_out(plan, model, share=share, log_a=log_a, log_b=log_b)
-    remember(model, example_inputs)
+    carry_out(plan, unwrapped(model), share=share, log_a=log_a, log_b=log_b)
+    remember(unwrapped(model), example_inputs)
     return model

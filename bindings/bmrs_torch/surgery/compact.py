@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from bmrs_torch.channels.calling import TrainingStep
-from bmrs_torch.channels.network import follow
+from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.cutting import Cut, cut_model
 from bmrs_torch.surgery.optimizer_state import rebind_optimizer
-from bmrs_torch.surgery.plan_compaction import Selection
+from bmrs_torch.surgery.plan_compaction import select
 from bmrs_torch.surgery.surgeon import Surgeon
 from bmrs_torch.surgery.unreached import Unreached, check_unreached, report_unreached, unreached_readers
 from bmrs_torch.surgery.verification import warn_untrained
@@ -61,7 +61,8 @@ def compact(
         to stay the same. By default the model is called on the example.
     unreached : {"error", "warn"}
         What to do about parameters that the example never reached, such as a second head, of the width of
-        something that is cut: they might read it.
+        something that is cut: they might read it. Of a mixture of experts, of which values choose some, what
+        they have in common is retained instead.
     time_limit : float
         Seconds after which the search for what can't go ends: what wasn't tried by then is retained, and the
         warning says so.
@@ -100,14 +101,16 @@ def compact(
     """
     model = unwrapped(model)  # type: ignore[assignment]
     check_unreached(unreached)
-    layers = noise_layers(model)
+    noise_layers(model)
     _check_alike(model, others)
-    selection = Selection(follow(model, example_inputs, training_step=training_step), layers)
+    selection = select(model, example_inputs, training_step=training_step)
     surgeon = Surgeon(model, example_inputs, selection, training_step=training_step, time_limit=time_limit)
     smaller, selection = surgeon.operate()
     network = selection.network
     widths = network.widths(lambda labels: selection.goes(network.labels.roots(labels)))
-    report_unreached(unreached_readers(model, network, widths), unreached, "cut")
+    experts = unreached_twins(model, network.parameters)  # for which what they share is retained
+    readers = [name for name in unreached_readers(model, network, widths) if name not in experts]
+    report_unreached(readers, unreached, "cut")
     if surgeon.untrained:
         warn_untrained(surgeon.untrained)
     plan = selection.plan(selection.removable)

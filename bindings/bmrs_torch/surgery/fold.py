@@ -114,7 +114,7 @@ def fold(
     found, refused = _found(model, inputs)
     if refused:
         raise NotFoldableError("; ".join(refused.values()))
-    report_unreached(_missed(model, inputs, found), unreached, "folded into what takes them")
+    report_unreached(_missed(model, inputs, found, training_step), unreached, "folded into what takes them")
     folded = _folded(model, found, factors)
     reference.verify(folded, "folding the noise into the weights")
     if reference.untrained:
@@ -122,12 +122,14 @@ def fold(
     return folded
 
 
-def _missed(model: nn.Module, inputs: Any, ways: dict[str, Way]) -> list[str]:
+def _missed(
+    model: nn.Module, inputs: Any, ways: dict[str, Way], training_step: TrainingStep | None
+) -> list[str]:
     """What was never reached and might take structures whose factor doesn't go where their noise sits."""
     names = [name for name, way in ways.items() if not way.is_evident]
     if not names:
         return []
-    network = follow(model, inputs, closed=none_closed)
+    network = follow(model, inputs, closed=none_closed, training_step=training_step, routed=True)
     roots = network.labels.roots
     classes = [root for n in names if n in network.gates for root in roots(network.gates[n]).tolist()]
     widths = network.widths(lambda labels: np.isin(roots(labels), classes))

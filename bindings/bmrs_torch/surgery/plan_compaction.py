@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import FollowedNetwork, follow
+from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
 
+READ_BY_EXPERTS = "it is read by experts of which the example didn't reach all"
 KEEPS_ONE = "a layer has to keep at least one"
 
 
@@ -75,7 +79,9 @@ class CompactionPlan:
         return "\n".join(map(str, self.layers))
 
 
-def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
+def plan_compaction(
+    model: nn.Module, example_inputs: Any, *, training_step: TrainingStep | None = None
+) -> CompactionPlan:
     """Say what :func:`compact` would remove, and which masked structures it can't remove and why.
 
     Parameters
@@ -83,7 +89,9 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     model : nn.Module
         A model with noise layers; it is left as it is. Of a wrapped one, what is inside is meant.
     example_inputs : Tensor, tuple, list or dict
-        One input, positional inputs, or keyword inputs, on which the model is run once.
+        One input, positional inputs, or keyword inputs, on which the model is run.
+    training_step : callable, optional
+        As of :func:`compact`.
 
     Returns
     -------
@@ -107,9 +115,44 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     0.noise: remove 1 of 3
     """
     model = unwrapped(model)
-    layers = noise_layers(model)
-    selection = Selection(follow(model, example_inputs), layers)
+    selection = select(model, example_inputs, training_step=training_step)
     return selection.plan(selection.removable)
+
+
+def select(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    training: bool = False,
+    training_step: TrainingStep | None = None,
+) -> Selection:
+    """What may go of a model, as it is followed with what is masked closed.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With noise layers; it is left as it is.
+    example_inputs, training, training_step
+        As of :func:`follow`.
+    """
+    layers = noise_layers(model)
+    network = follow(model, example_inputs, training=training, training_step=training_step, routed=True)
+    selection = Selection(network, layers)
+    read = _read_by_experts(model, network) & selection.removable
+    return selection.only(selection.removable - read, dict.fromkeys(read, READ_BY_EXPERTS))
+
+
+def _read_by_experts(model: nn.Module, network: FollowedNetwork) -> set[int]:
+    """Classes that experts have in common, where some expert was never reached: it has them, too."""
+    common: set[int] = set()
+    for twins in unreached_twins(model, network.parameters).values():
+        number: Counter[int] = Counter()
+        for twin in twins:
+            stored = [axes for name, axes in network.parameters.items() if name.rpartition(".")[0] == twin]
+            labels = [network.labels.roots(axis.labels) for axes in stored for axis in axes]
+            number.update({root for each in labels for root in each.tolist()})
+        common |= {root for root, times in number.items() if times > 1 or len(twins) == 1}
+    return common
 
 
 class Selection:

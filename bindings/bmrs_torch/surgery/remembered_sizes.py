@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from bmrs_torch.channels.network import FollowedNetwork
-from bmrs_torch.channels.noting import Size, Source
+from bmrs_torch.channels.noting import Size, Source, held
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -23,8 +24,8 @@ def changed_sizes(network: FollowedNetwork, goes: Callable[[Ints], Bools]) -> di
     """The numbers that change, before and after, by where they are kept.
 
     A number that torch met as a size of an axis of channels becomes how many of these stay. What torch met as
-    anything else stays, and so does what it met as both. Of a product that torch met, the factor changes that
-    it met nowhere else.
+    anything else stays, and so does what it met as both. Of a product or quotient that torch met, the number
+    changes that it met nowhere else.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def changed_sizes(network: FollowedNetwork, goes: Callable[[Ints], Bools]) -> di
     """
 
     def wanted(size: Size) -> int:
-        value = size.compute(size.sources)
+        value = size.given(size.sources)
         return value if size.labels is None else int((~goes(size.labels)).sum()) * (-1 if value < 0 else 1)
 
     found: dict[Source, set[int]] = {}
@@ -47,12 +48,14 @@ def changed_sizes(network: FollowedNetwork, goes: Callable[[Ints], Bools]) -> di
     values = {**before, **after}
     for size in network.sizes:
         free = [source for source in size.sources if source not in found]
-        old, new = size.compute(size.sources), wanted(size)
-        if len(free) == 1 and size.compute({s: values[s] for s in size.sources}) != new:
+        now, new = size.given(values), wanted(size)
+        if len(free) == 1 and now != new and now and new:
             (source,) = free
-            scaled = before[source] * new // old if old else before[source]
-            if size.compute({**{s: values[s] for s in size.sources}, source: scaled}) == new:
-                found[source], values[source] = {scaled}, scaled
+            for factor in (Fraction(new, now), Fraction(now, new)):  # it multiplies, or it divides
+                scaled = values[source] * factor
+                if scaled.denominator == 1 and size.given({**values, source: int(scaled)}) == new:
+                    found[source], values[source] = {int(scaled)}, int(scaled)
+                    break
     changed = {s: (before[s], value) for s, value in values.items() if value != before[s]}
     return {**_heads(network, goes, set(before)), **changed}
 
@@ -81,3 +84,5 @@ def remember(model: nn.Module, sizes: dict[Source, tuple[int, int]]) -> None:
             kept[key] = new
         elif entry is not None and type(value) in (tuple, list) and value[entry] == old:
             kept[key] = type(value)([*value[:entry], new, *value[entry + 1 :]])
+        elif entry is not None and (inner := held(value)) is not None and inner.get(entry) == old:
+            inner[entry] = new

@@ -9,10 +9,8 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from bmrs_torch.channels.calling import TrainingStep
-from bmrs_torch.channels.network import follow
-from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.cutting import Cut, cut_model
-from bmrs_torch.surgery.plan_compaction import Selection
+from bmrs_torch.surgery.plan_compaction import Selection, select
 from bmrs_torch.surgery.progress import Progress
 from bmrs_torch.surgery.verification import Comparison, Reference, SurgeryError
 
@@ -91,8 +89,7 @@ class Surgeon(Generic[M]):
 
     def _followed_in_training(self) -> Selection:
         """What may go, with what the model does in training mode followed too."""
-        network = follow(self._model, self._inputs, training=True, training_step=self._step)
-        return Selection(network, noise_layers(self._model))
+        return select(self._model, self._inputs, training=True, training_step=self._step)
 
     def _families(self) -> list[set[int]]:
         return sorted(self._selection.families(), key=min)

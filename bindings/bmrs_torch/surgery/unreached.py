@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, get_args
 
 from torch import nn
 
 from bmrs_torch.channels.network import FollowedNetwork
+from bmrs_torch.channels.reached import unreached as missing
 from bmrs_torch.channels.weights import is_weighted, weight_axes
-from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.surgery.verification import SurgeryError
 
 __all__ = ["Unreached", "check_unreached", "report_unreached", "unreached_readers"]
@@ -27,8 +27,10 @@ def check_unreached(unreached: Unreached) -> None:
         )
 
 
-def unreached_readers(model: nn.Module, network: FollowedNetwork, widths: Iterable[int]) -> list[str]:
-    """What was never reached and takes inputs of one of these widths, or is of one where that isn't known.
+def unreached_readers(model: nn.Module, network: FollowedNetwork, widths: Collection[int]) -> list[str]:
+    """What was never reached and takes inputs of these widths, or is of them where that isn't known.
+
+    Multiples count, as flattened pixels make them, and sums of two, as concatenation makes them.
 
     Parameters
     ----------
@@ -36,48 +38,44 @@ def unreached_readers(model: nn.Module, network: FollowedNetwork, widths: Iterab
         As it was followed.
     network : FollowedNetwork
         What was reached.
-    widths : iterable of int
+    widths : collection of int
         Of what surgery changes.
 
     Returns
     -------
     list of str
-        Names of modules and parameters.
+        Names of modules.
     """
-    wanted = set(widths)
-    stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    reached = {id(stored[name]) for name in network.parameters}
-    return [
-        name
-        for module_name, module in model.named_modules()
-        for name, taken in _taken(module_name, module, reached)
-        if wanted & set(taken)
-    ]
+    found = []
+    for name, keys in missing(model, network.parameters).items():
+        sizes = _sizes_taken(model.get_submodule(name), keys)
+        if any(_is_made_of(size, widths) for size in sizes):
+            found.append(name)
+    return found
 
 
-def _taken(name: str, module: nn.Module, reached: set[int]) -> Iterator[tuple[str, list[int]]]:
-    """What of a module's own was never reached, and what it may take."""
-    own = {key: p for key, p in module._parameters.items() if p is not None and id(p) not in reached}
-    weight = own.get("weight")
-    if isinstance(module, MultiplicativeNoise):
-        return
+def _sizes_taken(module: nn.Module, keys: list[str]) -> Iterator[int]:
+    """How many inputs a layer takes, or how long any axis of these parameters is."""
+    weight = module._parameters.get("weight")
     if is_weighted(module) and weight is not None:
         axis = weight_axes(module)[1]
         assert axis is not None
-        yield name, [getattr(module, "in_channels", weight.shape[axis])]
-        return
-    for key, parameter in own.items():
-        if not (is_weighted(module) and key == "bias"):
-            yield f"{name}.{key}".lstrip("."), list(parameter.shape)
+        yield getattr(module, "in_channels", weight.shape[axis])
+    else:
+        yield from (size for key in keys for size in module.get_parameter(key).shape)
 
 
-def report_unreached(names: list[str], unreached: Unreached, what: str) -> None:
+def _is_made_of(size: int, widths: Collection[int]) -> bool:
+    return any(size % width == 0 or size - width in widths for width in widths)
+
+
+def report_unreached(names: Collection[str], unreached: Unreached, what: str) -> None:
     """Raise SurgeryError or warn of what was never reached.
 
     Parameters
     ----------
-    names : list of str
-        What might read what surgery changes.
+    names : collection of str
+        Of modules that might read what surgery changes.
     unreached : {"error", "warn"}
     what : str
         What surgery does to what they read.
@@ -85,9 +83,9 @@ def report_unreached(names: list[str], unreached: Unreached, what: str) -> None:
     if not names:
         return
     text = (
-        f"the example never reached {', '.join(map(repr, names))}, of the width of structures that are "
-        f"{what}: if these are what it reads, it would be wrong afterwards. Give example_inputs, or a "
-        "training_step, that reach it"
+        f"the example never reached {', '.join(map(repr, names))}, which by its width might read structures "
+        f"that are {what}, and would be wrong afterwards. Give example_inputs, or a training_step, that "
+        "reach it"
     )
     if unreached == "error":
         raise SurgeryError(f"{text}, or unreached='warn' to go on; the model was left as it was")

@@ -122,6 +122,7 @@ class Reference:
         training_step: TrainingStep | None = None,
     ) -> None:
         self._model, self.untrained = model, ""
+        self._exact: dict[str, tuple[Any, list[Tensor]] | None] = {}
         found = answers(model, example_inputs)
         numbers = [t for t in found if not _is_exact(t)]
         if not numbers:
@@ -210,8 +211,19 @@ class Reference:
                 return 0.0 if max(numbers, exact) < _OF_A_STEP else max(numbers, exact)
             if not numbers < _ROUNDING:
                 return max(numbers, exact)
-            mine, theirs = (doubled(model, trial.inputs) for model in (self._model, other))
-            return difference(trial.run(*mine, 0), trial.run(*theirs, 0))
+            exact_answers = self._exactly(trial)
+            if exact_answers is None:
+                return max(numbers, exact)
+            inputs, wanted = exact_answers
+            return difference(wanted, trial.run(copy.deepcopy(other).double(), inputs, 0))
+
+    def _exactly(self, trial: _Trial) -> tuple[Any, list[Tensor]] | None:
+        """The inputs and the model's answers in float64, if it isn't made for one dtype only."""
+        if trial.where not in self._exact:
+            model, inputs = doubled(self._model, trial.inputs)
+            is_double = all(p.dtype == torch.float64 for p in model.parameters() if p.is_floating_point())
+            self._exact[trial.where] = (inputs, trial.run(model, inputs, 0)) if is_double else None
+        return self._exact[trial.where]
 
     def _is_random(self, trial: _Trial) -> bool:
         """Whether the model itself draws something in training, so that only shapes can be compared."""
