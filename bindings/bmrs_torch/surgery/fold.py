@@ -21,6 +21,7 @@ from bmrs_torch.surgery.verification import (
     difference,
     doubled,
     rounds_to_float32,
+    trained_answers,
     warn_untrained,
 )
 from bmrs_torch.surgery.ways import Way, Ways, multiplying, test_factors
@@ -170,7 +171,7 @@ def _found(model: nn.Module, inputs: Any) -> tuple[dict[str, Way], dict[str, str
     for name in [name for name in first if name not in found]:
         tried = []
         for way in ways.of(name):
-            off = _error(trial, example, {name: way})
+            off = _error(trial, example, {name: way}, in_training=True)
             if off <= tolerance:
                 found[name] = way
                 break
@@ -185,12 +186,16 @@ def _found(model: nn.Module, inputs: Any) -> tuple[dict[str, Way], dict[str, str
     return found, refused
 
 
-def _error(trial: nn.Module, example: Any, ways: dict[str, Way]) -> float:
-    """How far off, relative, the model is if the factors of these noise layers go these ways."""
+def _error(trial: nn.Module, example: Any, ways: dict[str, Way], *, in_training: bool = False) -> float:
+    """How far off, relative, the model is if the factors of these noise layers go these ways.
+
+    In training, where it runs on the example, a BatchNorm that is passed by on the way takes a factor back.
+    """
     layers = noise_layers(trial)
     factors = {name: test_factors(layers[name]) for name in ways}
     with multiplying(trial, factors):
         wanted = answers(trial, example)
+        trained = _trained(trial, example) if in_training else None
     other = copy.deepcopy(trial)
     try:
         for name, way in ways.items():
@@ -198,7 +203,18 @@ def _error(trial: nn.Module, example: Any, ways: dict[str, Way]) -> float:
     except (ValueError, RuntimeError):  # of another width, or without weights of its own
         return float("inf")
     with multiplying(other, {}):
-        return difference(wanted, answers(other, example))
+        off = difference(wanted, answers(other, example))
+        again = _trained(other, example) if trained is not None and off <= RELATIVE_TOLERANCE else None
+    return off if trained is None or again is None else max(off, difference(trained, again))
+
+
+def _trained(model: nn.Module, example: Any) -> list[Tensor] | None:
+    """What a model answers in training mode, None if it doesn't run there or gives no finite numbers."""
+    try:
+        found = trained_answers(model, example)
+    except Exception:  # noqa: BLE001 - the user's forward method, which in training may want targets
+        return None
+    return found if difference(found, found) == 0 else None
 
 
 def _folded(model: M, ways: dict[str, Way], factors: dict[str, Tensor]) -> M:

@@ -166,12 +166,12 @@ class Reference:
             return _Trial(where, run, None, run(self._model, None), in_training=True)
         for inputs in (another_batch(example_inputs), example_inputs):  # BatchNorm wants more than one sample
             try:
-                found = _train(self._model, inputs)
+                found = trained_answers(self._model, inputs)
             except Exception as error:  # noqa: BLE001 - the user's forward method, which may want targets
                 self.untrained = self.untrained or f"{type(error).__name__}: {error}"
                 continue
             self.untrained = "" if difference(found, found) == 0 else "its answers aren't finite there"
-            return None if self.untrained else _Trial(where, _train, inputs, found, in_training=True)
+            return None if self.untrained else _Trial(where, trained_answers, inputs, found, in_training=True)
         return None
 
     def difference(self, other: nn.Module) -> float:
@@ -281,7 +281,8 @@ def _evaluate(model: nn.Module, inputs: Any, _seed: int) -> list[Tensor]:
     return answers(model, inputs)
 
 
-def _train(model: nn.Module, inputs: Any, seed: int = 0) -> list[Tensor]:
+def trained_answers(model: nn.Module, inputs: Any, seed: int = 0) -> list[Tensor]:
+    """What a copy of a model answers in training mode, without noise and dropout."""
     return _train_step(lambda copied: call(copied, inputs), model, None, seed)
 
 

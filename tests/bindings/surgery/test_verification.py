@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bmrs_torch import MultiplicativeNoise, SurgeryError, compact, fold, noise_layers
+from bmrs_torch import MultiplicativeNoise, NotFoldableError, SurgeryError, compact, fold, noise_layers
 from bmrs_torch.surgery.verification import Reference, difference
 
 
@@ -213,6 +213,19 @@ def test_batch_norm_in_training_leaves_the_statistics_alone() -> None:
         assert int(network[1].num_batches_tracked) == 0
 
 
+def test_folding_goes_no_way_that_training_takes_back() -> None:
+    """Into the convolution is exact by the first statistics, until BatchNorm normalises by measured ones."""
+    norm = nn.BatchNorm2d(8, affine=False)
+    layers = nn.Conv2d(3, 8, 3), norm, MultiplicativeNoise(8), nn.ReLU(), nn.Conv2d(8, 2, 1)
+    model: Any = nn.Sequential(*layers).eval()
+    model[2].mask[:3] = 0
+    x = normal(2, 3, 6, 6)
+    folded = fold(model, x)
+    model.train()[2].eval()
+    with torch.no_grad():
+        torch.testing.assert_close(folded.train()(x), model(x))
+
+
 def test_folding_is_verified_in_training_too() -> None:
     class Second(nn.Module):
         """Noise after an activation is folded into `last`; in training a product takes it too."""
@@ -229,5 +242,5 @@ def test_folding_is_verified_in_training_too() -> None:
     model = Second().eval()
     with torch.no_grad():
         model.gate.mu.fill_(-1.0)
-    with pytest.raises(SurgeryError, match="in training mode"):
+    with pytest.raises(NotFoldableError, match="nor into the inputs of 'last'"):
         fold(model, EXAMPLE)
