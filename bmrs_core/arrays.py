@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -17,7 +18,7 @@ Array: TypeAlias = Any
 """An array of NumPy, torch, JAX, CuPy or another array-API library; see `ArrayLike`."""
 
 ArrayLike: TypeAlias = Any
-"""A Python number, a (nested) list of floats, or a float32 or float64 array."""
+"""A Python number, a (nested) list of numbers, or a float32 or float64 array."""
 
 FLOATS = ("float32", "float64")
 
@@ -83,7 +84,7 @@ def collect(arguments: Mapping[str, ArrayLike]) -> Arguments:
         return _collect_foreign(arguments, foreign)
     values, strong = {}, []
     for name, value in arguments.items():
-        array = np.asarray(value)
+        array = _as_array(name, value)
         weak = isinstance(value, (int, float)) and not isinstance(value, (bool, np.generic))
         if not weak:
             _require_float(name, array.dtype.name, value)
@@ -92,8 +93,20 @@ def collect(arguments: Mapping[str, ArrayLike]) -> Arguments:
     return Arguments(values, np, _all_float32(strong), True, False, None)
 
 
+def _as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """Return a number, array or list as a NumPy array; whole numbers in lists are read as float64."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost: give its entries ({name}.compressed()), "
+            f"or NaN in the place of those masked ({name}.filled(np.nan)), which stays NaN in the result"
+        )
+    array = np.asarray(value)
+    is_list = isinstance(value, (list, tuple, range))
+    return array.astype(np.float64) if is_list and array.dtype.kind in "iu" else array
+
+
 def _require_broadcastable(arguments: Mapping[str, ArrayLike]) -> None:
-    shapes = {name: np.shape(value) for name, value in arguments.items()}
+    shapes = {name: _shape(name, value) for name, value in arguments.items()}
     try:
         np.broadcast_shapes(*shapes.values())
     except ValueError:
@@ -101,6 +114,16 @@ def _require_broadcastable(arguments: Mapping[str, ArrayLike]) -> None:
         raise ValueError(
             f"arguments must have shapes that broadcast against each other, got {listed}"
         ) from None
+
+
+def _shape(name: str, value: ArrayLike) -> tuple[int, ...]:
+    try:
+        return np.shape(value)
+    except ValueError as error:
+        raise TypeError(
+            f"{name} must be a number or an array of float32 or float64, or a list of numbers, got a "
+            f"{type(value).__name__} that is none: {error}"
+        ) from error
 
 
 def _is_foreign(value: object) -> bool:
@@ -145,7 +168,8 @@ def _collect_foreign(arguments: Mapping[str, ArrayLike], foreign: Mapping[str, A
     host = {name: _on_host(value) for name, value in foreign.items()}
     if all(value is not None for value in host.values()):
         values = {
-            name: host.get(name, np.asarray(value, dtype=np.float64)) for name, value in arguments.items()
+            name: host[name] if name in host else np.asarray(value, dtype=np.float64)
+            for name, value in arguments.items()
         }
         where = None if is_jax_array(first) else device(first)
         return Arguments(values, xp, float32, True, False, where)
@@ -158,11 +182,41 @@ def _collect_foreign(arguments: Mapping[str, ArrayLike], foreign: Mapping[str, A
 def _on_host(value: Any) -> NDArray[Any] | None:
     """Return an array's data as NumPy if it lies in the host's memory and is known, else None."""
     if is_torch_array(value):
-        return np.from_dlpack(value) if value.device.type == "cpu" else None
+        return _of_torch(value)
     try:
         return np.asarray(value)
     except TypeError:  # a JAX tracer, or a CuPy array, which never copies to the host by itself
         return None
+
+
+def _of_torch(value: Any) -> NDArray[Any] | None:
+    if value.device.type == "meta" or _lies_nowhere(value):
+        raise TypeError(
+            f"a {type(value).__name__} on {value.device} has a shape but no values to compute with: it is "
+            "on the meta device, fake or of another tensor's making, or its storage was freed"
+        )
+    if value.device.type != "cpu":
+        return None
+    try:
+        return np.from_dlpack(value.resolve_neg())
+    except (BufferError, RuntimeError) as error:
+        raise TypeError(
+            f"a {type(value).__name__} of layout {value.layout} can't be read as an array: give a dense "
+            f"tensor with values of its own, outside torch.func ({error})"
+        ) from error
+
+
+def _lies_nowhere(value: Any) -> bool:
+    """Whether a torch tensor has no memory of its own, where to read would end the process."""
+    ordinary = sys.modules["torch"].Tensor.__torch_dispatch__
+    if type(value).__torch_dispatch__ is not ordinary:
+        return True
+    if str(value.layout) != "torch.strided" or value.numel() == 0:
+        return False
+    try:
+        return bool(value.untyped_storage().nbytes() == 0)
+    except RuntimeError:  # inside torch.func.vmap
+        return True
 
 
 def _as_float64(value: Any, xp: ModuleType, place: Any) -> Any:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bmrs_kernels.contract import Share
+from bmrs_torch.operation.arguments import check_model, check_whole
 from bmrs_torch.operation.checks import (
     check_bounds,
+    check_device,
     check_input,
     check_parameters,
     check_share,
     structure_axis,
 )
+from bmrs_torch.operation.memory import is_ordinary
 from bmrs_torch.operation.moments import noise_mean
 from bmrs_torch.operation.multiplicative_noise import multiplicative_noise
 from bmrs_torch.operation.together import DrawingTogether, is_small, multiplied
@@ -79,14 +81,17 @@ class MultiplicativeNoise(nn.Module):
         log_b: float = 0.0,
     ) -> None:
         super().__init__()
-        if operator.index(num_structures) < 1:
+        check_whole("num_structures", num_structures, "the number of neurons, filters or heads")
+        if num_structures < 1:
             raise ValueError(f"num_structures must be at least 1, got {num_structures}")
+        check_whole("axis", axis, "an axis of the activations")
         check_share(share)
         check_bounds(log_a, log_b)
-        self.axis, self.share, self.log_a, self.log_b = axis, share, float(log_a), float(log_b)
-        self.mu = nn.Parameter(torch.full((num_structures,), INITIAL_MU))
-        self.log_sigma = nn.Parameter(torch.full((num_structures,), INITIAL_LOG_SIGMA))
-        self.register_buffer("mask", torch.ones(num_structures))
+        self.axis, self.share, self.log_a, self.log_b = int(axis), share, float(log_a), float(log_b)
+        number = int(num_structures)
+        self.mu = nn.Parameter(torch.full((number,), INITIAL_MU))
+        self.log_sigma = nn.Parameter(torch.full((number,), INITIAL_LOG_SIGMA))
+        self.register_buffer("mask", torch.ones(number))
         self._fixed = False
         self.drawing: DrawingTogether | None = None
         self._expectation: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -105,7 +110,7 @@ class MultiplicativeNoise(nn.Module):
         kept = self.kept()
         mu, log_sigma = torch.where(kept, self.mu, 0.0), torch.where(kept, self.log_sigma, 0.0)
         # On another device a check would wait for it; unusable parameters give NaN there.
-        if self.mu.is_cpu and not torch.compiler.is_compiling():
+        if is_ordinary(self.mu) and not torch.compiler.is_compiling():
             check_parameters(mu, log_sigma)
         return noise_mean(mu, log_sigma, log_a=self.log_a, log_b=self.log_b) * self.mask
 
@@ -137,7 +142,7 @@ class MultiplicativeNoise(nn.Module):
             )
         # On another device a comparison would wait for it.
         learns = torch.is_grad_enabled() and not self._fixed
-        again = not (learns or torch.compiler.is_compiling()) and self.mu.is_cpu
+        again = not (learns or torch.compiler.is_compiling()) and is_ordinary(self.mu)
         return self.scaled(x, self._expected_noise_again() if again else self.expected_noise())
 
     def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
@@ -147,7 +152,22 @@ class MultiplicativeNoise(nn.Module):
             return torch.nested.as_nested_tensor(parts)
         front = structure_axis(x, self.axis, self.share)
         check_input(x, self.mu, front)
+        check_device(x, mu=self.mu, mask=self.mask)
         return x * scale.to(x.dtype).view(tuple(-1 if i == front else 1 for i in range(x.ndim)))
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, _metadata: Any, _strict: Any, missing: Any, left: Any, errors: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, _metadata, _strict, missing, left, errors)
+        mask = state_dict.get(f"{prefix}mask")
+        if isinstance(mask, Tensor) and 0 < mask.numel() < self.num_structures:
+            errors.append(
+                f"the noise {prefix.rstrip('.') or '(the model)'} has {mask.numel()} structures in this "
+                "state and "
+                f"{self.num_structures} here: the state is of a network that was made smaller. Give this "
+                "one its shapes first: of a Pruner, load the pruner's state, then the model's, then the "
+                "optimizer's; of a file, use load_pruned"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: not what is kept from one call to the next, nor other layers."""
@@ -215,6 +235,8 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     ------
     ValueError
         If there is none: nothing could be regularised or pruned.
+    TypeError
+        If it is no module.
 
     Examples
     --------
@@ -223,6 +245,7 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     >>> list(noise_layers(nn.Sequential(nn.Linear(2, 3), MultiplicativeNoise(3))))
     ['1']
     """
+    check_model(model)
     model = unwrapped(model)
     layers: dict[str, MultiplicativeNoise] = {}
     if isinstance(model, MultiplicativeNoise):

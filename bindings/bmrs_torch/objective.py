@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.operation.arguments import check_real, check_whole
 from bmrs_torch.operation.together import divergence
 
 KlScale = Literal["elbo", "published"]
@@ -166,11 +167,11 @@ def _check_scale(num_samples: int, kl_scale: str) -> None:
         raise ValueError(
             f"kl_scale must be 'elbo' (Σ KL / N) or 'published' (mean of means), got {kl_scale!r}"
         )
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be the size of the training set, at least 1, got {num_samples}")
+    check_whole("num_samples", num_samples, "the size of the training set", 1)
 
 
 def _check_terms(nll_mean: Tensor, kl_weight: float) -> None:
+    check_real("kl_weight", kl_weight)
     if not (math.isfinite(kl_weight) and kl_weight >= 0):
         raise ValueError(f"kl_weight must be finite and at least 0, got {kl_weight}")
     if not isinstance(nll_mean, Tensor):

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from bmrs_torch.layer import MultiplicativeNoise
 
-__all__ = ["TrainingStep", "answers", "call", "in_mode", "mapped", "tensors_of", "training_copy"]
+__all__ = [
+    "TrainingStep",
+    "answers",
+    "call",
+    "check_has_values",
+    "in_mode",
+    "mapped",
+    "tensors_of",
+    "training_copy",
+]
 
 TrainingStep = Callable[[nn.Module], Any]
 """What a step of training computes with the model that it is given: it returns it, and changes nothing."""
@@ -107,6 +116,17 @@ def _order(tensors: list[Tensor]) -> list[tuple[Any, ...]]:
 def mapped(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A copy of inputs, in the same containers, with every tensor changed."""
     return copy.deepcopy(inputs, {id(tensor): change(tensor) for tensor in tensors_of(inputs)})
+
+
+def check_has_values(model: nn.Module) -> None:
+    """Raise ValueError if something of a model is on the meta device, where it can't be run on an example."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    empty = next((name for name, tensor in tensors if tensor.is_meta), None)
+    if empty is not None:
+        raise ValueError(
+            f"{type(model).__name__} has no values, {empty!r} is on the meta device, so it can't be run: "
+            "give it some first, by to_empty(device=...) and load_state_dict, or load_pruned"
+        )
 
 
 @contextmanager

@@ -18,7 +18,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
-from bmrs_torch.channels.calling import TrainingStep, call, in_mode, tensors_of, training_copy
+from bmrs_torch.channels.calling import (
+    TrainingStep,
+    call,
+    check_has_values,
+    in_mode,
+    tensors_of,
+    training_copy,
+)
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.noting import Size, noting
@@ -37,7 +44,7 @@ OUTPUT = "it is the model's output"
 
 @dataclass(frozen=True)
 class Probe:
-    """A gate tried out, closed, without being inserted.
+    """A gate tried out without being inserted.
 
     Attributes
     ----------
@@ -47,11 +54,14 @@ class Probe:
         Whether it lies on the module's input, not on its output.
     axis : int
         Of the tensor there.
+    closed : ndarray of bool
+        For which entries of that axis it is closed.
     """
 
     module: str
     before: bool
     axis: int
+    closed: Bools
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,7 @@ def follow(
     FollowedNetwork
     """
     model = unwrapped(model)
+    check_has_values(model)
     check_stored(model)
     network = FollowedNetwork()
     try:
@@ -370,8 +381,7 @@ def _watch(
     def probe(x: Any, at: Probe | None) -> Any:
         if at is None:
             return x
-        number = x.shape[at.axis]
-        return close(trace, x, at.axis, trace.labels.new(number), np.ones(number, dtype=np.bool_))
+        return close(trace, x, at.axis, trace.labels.new(at.closed.size), at.closed)
 
     def enter(module: nn.Module, args: tuple[Any, ...]) -> Any:
         name = names.get(module)

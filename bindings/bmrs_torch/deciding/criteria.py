@@ -101,6 +101,6 @@ def find_criterion(name: str) -> Criterion:
     >>> find_criterion("snr").limit
     1.0
     """
-    if name not in CRITERIA:
+    if not isinstance(name, str) or name not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(map(repr, CRITERIA))}, got {name!r}")
     return CRITERIA[name]

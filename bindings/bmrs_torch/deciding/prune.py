@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -72,12 +72,16 @@ class PruneReport:
         What the scores mean.
     limit : float or None
         The score at which a structure goes, None where an amount decided.
+    nearest : tuple of str and float, or None
+        Of the structures that a rule keeps, the score nearest to it, and its layer; that of those coupled to
+        it as they are judged together. None where an amount decided.
     """
 
     rule: str
     layers: tuple[LayerPruning, ...]
     criterion: Criterion
     limit: float | None
+    nearest: tuple[str, float] | None = None
 
     @property
     def pruned_now(self) -> int:
@@ -90,7 +94,12 @@ class PruneReport:
         return sum(layer.num_kept for layer in self.layers)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.rule}: {self.pruned_now} pruned", *map(str, self.layers)])
+        told = f"{self.rule}: {self.pruned_now} pruned"
+        if not self.pruned_now and self.nearest is not None:
+            told += (
+                f"; the nearest is {self.criterion.symbol} = {self.nearest[1]:.4g}, in {self.nearest[0]!r}"
+            )
+        return "\n".join([told, *map(str, self.layers)])
 
 
 def prune(
@@ -161,6 +170,8 @@ def prune(
     ValueError
         For an unknown criterion, an option it doesn't take, a value out of range, a model without noise
         layers, or a layer with parameters that are not finite (it is named).
+    TypeError
+        For a model or an option of another kind.
 
     Examples
     --------
@@ -184,10 +195,13 @@ def prune(
     reports = _decide(model_scores, units, rule)
     for layer, report in zip(layers.values(), reports, strict=True):
         layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
-    return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit)
+    nearest = None if rule.limit is None else _nearest(rule, units, reports)
+    return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit, nearest)
 
 
-def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
+def check_rule(
+    criterion: str, options: Mapping[str, Any], model: nn.Module | None = None, example_inputs: Any = None
+) -> None:
     """Raise now what :func:`prune` would raise about its options after hours of training.
 
     Parameters
@@ -196,11 +210,15 @@ def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
         Name of the criterion.
     options : mapping of str
         Options for :func:`prune`, without `example_inputs`.
+    model : nn.Module, optional
+        What is to be pruned, if it has its noise already: some options depend on its bounds.
+    example_inputs : Tensor, tuple, list or dict, optional
+        What :func:`prune` will be given.
 
     Raises
     ------
     TypeError
-        For an option that it doesn't have.
+        For an option that it doesn't have, or of another kind.
     ValueError
         For one that the criterion doesn't take or that is out of range.
     """
@@ -211,8 +229,18 @@ def check_rule(criterion: str, options: Mapping[str, Any]) -> None:
             f"the options of a rule are those of prune() ({', '.join(sorted(known))}), got "
             f"{', '.join(sorted(unknown))}"
         )
-    of_the_rule = inspect.signature(make_rule).parameters.keys()
-    make_rule(criterion, **{name: value for name, value in options.items() if name in of_the_rule})
+    rule = make_rule(criterion, **_of(make_rule, options))
+    if model is None:
+        return
+    _check_coupling(rule.criterion, options.get("coupling"), example_inputs)
+    if rule.criterion.source in ("noise", "nothing"):
+        scores(model, criterion, **_of(scores, options))
+
+
+def _of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a function takes."""
+    known = inspect.signature(function).parameters.keys()
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _in_words(rule: Rule, coupling: Coupling | None) -> str:
@@ -246,6 +274,16 @@ def _check_coupling(criterion: Criterion, coupling: Coupling | None, example_inp
         raise ValueError(
             f"coupling={coupling!r} needs example_inputs: what is coupled is found by tracing the model"
         )
+
+
+def _nearest(rule: Rule, units: Units, reports: tuple[LayerPruning, ...]) -> tuple[str, float] | None:
+    """Layer and score of the unit that is kept and least worth keeping."""
+    kept = np.flatnonzero(np.concatenate([report.kept for report in reports]))
+    if not kept.size:
+        return None
+    gate = kept[np.argmin(units.worth[units.unit[kept]])]
+    worth = float(units.worth[units.unit[gate]])
+    return reports[units.layer[gate]].name, -worth if rule.criterion.is_evidence else worth
 
 
 def _decide(model_scores: Scores, units: Units, rule: Rule) -> tuple[LayerPruning, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from bmrs_torch.deciding.criteria import Criterion, find_criterion
+from bmrs_torch.operation.arguments import check_real, check_switch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,6 +125,8 @@ def make_rule(
     ValueError
         For an unknown criterion, an option that would have no effect, a value out of range, or a criterion
         without a rule of its own and neither threshold nor amount.
+    TypeError
+        For an option of another kind.
 
     Examples
     --------
@@ -134,6 +137,10 @@ def make_rule(
     prune the 0.5 of all structures with the smallest ‖w‖₂
     """
     chosen = find_criterion(criterion)
+    check_switch("strict", strict)
+    for name, value in (("tolerance", tolerance), ("threshold", threshold), ("amount", amount)):
+        if value is not None:
+            check_real(name, value)
     given = {"tolerance": tolerance is not None, "strict": strict, "threshold": threshold is not None}
     _refuse_foreign(chosen, given)
     if scope not in get_args(Scope):

@@ -14,6 +14,7 @@ from bmrs_core import delta_f_normal, delta_f_uniform, mean, snr
 from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
 from bmrs_torch.deciding.feeding_weights import FeedingLayer, feeding_layers
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.operation.arguments import check_whole
 from bmrs_torch.operation.checks import check_parameters
 from bmrs_torch.wrapping import unwrapped
 
@@ -176,6 +177,10 @@ def _order_of(worth: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _check_options(criterion: Criterion, p1: int, p2: int | None, seed: int) -> None:
+    check_whole("seed", seed, "a seed of NumPy", 0)
+    check_whole("p1", p1, "a number of bits", 0)
+    if p2 is not None:
+        check_whole("p2", p2, "a number of bits", 1)
     changed = {"p1": p1 != P1, "p2": p2 != P2, "seed": seed != 0}
     accepted = {"bmrs_u": {"p1", "p2"}, "random": {"seed"}}.get(criterion.name, set())
     foreign = [option for option, given in changed.items() if given and option not in accepted]

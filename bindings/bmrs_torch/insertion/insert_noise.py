@@ -13,6 +13,8 @@ from bmrs_torch.channels.weights import NORMS, activation_axis, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.insertion.rehearsal import CHANGES_OPEN, carry_out, rehearsed
 from bmrs_torch.insertion.search import Search
+from bmrs_torch.operation.arguments import check_model
+from bmrs_torch.operation.checks import check_bounds, check_share
 from bmrs_torch.remembering import remember
 from bmrs_torch.wrapping import unwrapped
 
@@ -78,6 +80,7 @@ def plan_insertion(
     0: noise on 3 structures (axis -1)
     2: none, it is the model's output
     """
+    check_model(model)
     model = unwrapped(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     search = Search(model, example_inputs)
@@ -228,6 +231,8 @@ def insert_noise(
     >>> list(noise_layers(insert_noise(model, torch.ones(2, 4))))
     ['0.noise']
     """
+    check_share(share)
+    check_bounds(log_a, log_b)
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ValueError(
             "noise must be inserted into a model before it is wrapped in DistributedDataParallel, which "

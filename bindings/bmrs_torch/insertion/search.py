@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import nn
 
 from bmrs_torch.attachment import attachments, name_for
@@ -22,22 +23,57 @@ from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_wei
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bmrs_torch.channels.axes import Axis
-    from bmrs_torch.channels.labels import Ints
+    from bmrs_torch.channels.labels import Bools, Ints
 
-CALLED_AGAIN = "it is called more than once, so its outputs would share one noise"
-NOT_CALLED = "it isn't called as a module in evaluation mode"
+NOT_CALLED = "it isn't called as a module in evaluation mode: call the layer, not a function of its weights"
 HAS_NOISE = "it already has noise"
 NO_CHANNELS = "its output isn't a tensor with channels on its last axis or its second"
 OWN_NOISE = "it has attributes called noise of its own"
+NO_PLACE = "no layer that a hook can put noise on gives or takes just these structures"
 
-_MOST_TAKERS = 4
-"""Layers that may take the same structures for these to get one noise layer before all of them: SE blocks."""
+Channels = tuple[int, ...]
+"""The classes of channels on an axis, by their representatives, each once."""
 
-_ROUNDS = 8
-"""Places tried for the structures of one layer; each round tries one for every layer, in one evaluation."""
+
+@dataclass(frozen=True)
+class _Option:
+    """Places whose gates, closed together, may let the structures of a layer go."""
+
+    places: tuple[Placement, ...]
+    on_stream: bool = False
+
+    def __str__(self) -> str:
+        return ", ".join(f"{'before' if p.before else 'after'} {p.name!r}" for p in self.places)
+
+
+@dataclass
+class _Structures:
+    """Structures that can only go together, and the search for their gate.
+
+    Attributes
+    ----------
+    channels : tuple of int
+        Their classes, by representatives.
+    call, before
+        A layer that gives or takes them.
+    options : list of _Option
+        Not tried yet, or found to work with some of the structures.
+    works : bool
+        Whether the first option is of the latter kind.
+    reason : str
+        Why there is no gate, if there is none.
+    layers : list of str
+        Those that give them.
+    """
+
+    channels: Channels
+    call: ModuleCall
+    before: bool
+    options: list[_Option]
+    works: bool = False
+    reason: str = ""
+    layers: list[str] = field(default_factory=list)
 
 
 class Search:
@@ -54,56 +90,77 @@ class Search:
     def __init__(self, model: nn.Module, example_inputs: Any) -> None:
         self._model, self._inputs = trained(model), example_inputs
         self._modules = dict(model.named_modules())
-        self._network = self._follow([])
-        self._streams = {
-            root for labels in self._network.sums for root in self._network.labels.roots(labels).tolist()
-        }
+        self._network = self._follow(())
+        self._calls = _first_calls(self._network)
+        self._weighted = [call for n, call in self._calls.items() if is_weighted(self._modules[n])]
         self._attached = attachments(model)
-        self._count = Counter(call.name for call in self._network.calls)
+        roots = self._network.labels.roots
+        self._gated = {r for labels in self._network.gates.values() for r in roots(labels).tolist()}
+        self._streams = {r for labels in self._network.sums for r in roots(labels).tolist()}
 
-    def _follow(self, probes: list[Probe]) -> FollowedNetwork:
+    def _follow(self, probes: Sequence[Probe]) -> FollowedNetwork:
         return follow(self._model, self._inputs, closed=none_closed, probes=probes)
-
-    def weighted(self) -> dict[str, ModuleCall]:
-        """The first call of each layer with weights, in the order of the calls."""
-        found: dict[str, ModuleCall] = {}
-        for call in self._network.calls:
-            if is_weighted(self._modules[call.name]):
-                found.setdefault(call.name, call)
-        return found
 
     def hidden(self) -> InsertionPlan:
         """After every hidden layer, after the BatchNorm that follows it if there is one."""
-        placements, passed_over = [], self._uncalled()
-        for name, call in self.weighted().items():
-            reason = self._why_not(call)
-            if reason is None:
-                at = next((c for c in self._network.calls if self._is_norm(c) and c.source == name), call)
-                placements.append(self._after(at))
-            else:
-                passed_over.append((name, reason))
-        return InsertionPlan(tuple(placements), tuple(passed_over))
+        passed_over = self._uncalled() + [(c.name, why) for c in self._weighted if (why := self._why_not(c))]
+        norms = {c.source: c for c in reversed(self._calls.values()) if self._is_norm(c)}
+        hidden = [norms.get(call.name, call) for call in self._weighted if not self._why_not(call)]
+        return InsertionPlan(tuple(map(self._after, hidden)), tuple(passed_over))
 
     def after(self, names: Sequence[str]) -> InsertionPlan:
         """After these layers, wherever their outputs have channels; after what runs last in a Sequential."""
-        calls = {call.name: call for call in self._network.calls}
         placements, passed_over = [], []
         for name in dict.fromkeys(map(self._last_of, names)):
-            axis = activation_axis(self._modules[name])
-            axes = calls[name].result if name in calls else ()
+            module, call = self._modules[name], self._calls.get(name)
+            axes, axis = () if call is None else call.result, activation_axis(module)
             if axis is None:  # channels last, as in tokens, or second, as in images
                 axis = next((d for d in (-1, 1) if len(axes) > 1 and axes[d] is not None), None)
             channels = axes[axis] if axis is not None and len(axes) > 1 else None
-            if name not in calls:
+            if call is None:
                 passed_over.append((name, NOT_CALLED))
-            elif name_for(self._modules[name], before=False) is None:
+            elif name_for(module, before=False) is None:
                 passed_over.append((name, OWN_NOISE))
-            elif any(a.layer is self._modules[name] and not a.before for a in self._attached):
+            elif any(a.layer is module and not a.before for a in self._attached):
                 passed_over.append((name, HAS_NOISE))
             elif axis is None or channels is None:
                 passed_over.append((name, NO_CHANNELS))
             else:
                 placements.append(Placement(name, channels.size, axis))
+        return InsertionPlan(tuple(placements), tuple(passed_over))
+
+    def removable(self, *, streams: bool = False) -> InsertionPlan:
+        """One gate for the structures of each layer, where closing it lets them go from the whole network.
+
+        Parameters
+        ----------
+        streams : bool
+            Where one place isn't enough because several layers add to the same structures, put one noise
+            layer, shared, on all of them.
+        """
+        passed_over, groups = self._uncalled(), dict[Channels, _Structures]()
+
+        def add(call: ModuleCall, channels: Channels, *, before: bool = False) -> _Structures:
+            if channels not in groups:
+                groups[channels] = _Structures(channels, call, before, list(self._options(channels)))
+            return groups[channels]
+
+        for call in self._weighted:
+            channels = self._channels(self._axis(call))
+            reason = self._why_not(call) or self._obstacle(channels)
+            if reason is None:
+                add(call, channels).layers.append(call.name)
+            else:
+                passed_over.append((call.name, reason))
+        known = self._gated.union(*(self._channels(self._axis(call)) for call in self._weighted))
+        for call in self._weighted:  # what a layer takes may be made by none: of a parameter of the model
+            channels = self._channels(self._axis(call, before=True))
+            if channels and known.isdisjoint(channels) and self._obstacle(channels) is None:
+                add(call, channels, before=True)
+        found = self._try(list(groups.values()), streams=streams)
+        passed_over += [(name, g.reason) for g in groups.values() if g.reason for name in g.layers]
+        order = {name: i for i, name in enumerate(self._calls)}
+        placements = sorted(dict.fromkeys(found), key=lambda place: order[place.name])
         return InsertionPlan(tuple(placements), tuple(passed_over))
 
     def _last_of(self, name: str) -> str:
@@ -118,172 +175,154 @@ class Search:
         return isinstance(self._modules[call.name], NORMS)
 
     def _uncalled(self) -> list[tuple[str, str]]:
-        return [(n, NOT_CALLED) for n, m in self._modules.items() if is_weighted(m) and not self._count[n]]
+        return [(n, NOT_CALLED) for n, m in self._modules.items() if is_weighted(m) and n not in self._calls]
 
     def _why_not(self, call: ModuleCall) -> str | None:
-        if self._count[call.name] > 1:
-            return CALLED_AGAIN
         if name_for(self._modules[call.name], before=False) is None:
             return OWN_NOISE
-        axis = self._axis(call)
-        if axis is None:
+        channels = self._channels(self._axis(call))
+        if not channels:
             return "its output isn't a tensor of channels"
-        roots = set(self._roots(self._network, axis))
-        gated = {
-            r for labels in self._network.gates.values() for r in self._network.labels.roots(labels).tolist()
-        }
-        if roots & gated:
+        if not self._gated.isdisjoint(channels):
             return HAS_NOISE
-        obstacles = self._network.obstacles()
-        return OUTPUT if any(obstacles.get(root) == OUTPUT for root in roots) else None
-
-    def _after(self, call: ModuleCall) -> Placement:
-        axis = activation_axis(self._modules[call.name])
-        channels = self._axis(call)
-        assert axis is not None
-        assert channels is not None
-        return Placement(call.name, channels.size, axis)
+        return OUTPUT if self._obstacle(channels) == OUTPUT else None
 
     def _axis(self, call: ModuleCall, *, before: bool = False) -> Axis | None:
-        axis = activation_axis(self._modules[call.name])
-        axes = call.given if before else call.result
+        axis, axes = activation_axis(self._modules[call.name]), call.given if before else call.result
         return axes[axis] if axis is not None and len(axes) > 1 else None
 
-    def _roots(self, network: FollowedNetwork, axis: Axis) -> list[int]:
-        roots: list[int] = network.labels.roots(axis.labels).tolist()
-        return roots
+    def _channels(self, axis: Axis | None) -> Channels:
+        return () if axis is None else tuple(dict.fromkeys(self._network.labels.roots(axis.labels).tolist()))
 
-    def removable(self, *, streams: bool = False) -> InsertionPlan:
-        """One gate for the structures of each layer, where closing it lets them go from the whole network.
-
-        Parameters
-        ----------
-        streams : bool
-            Where one place isn't enough because several layers add to the same structures, put one noise
-            layer, shared, on all of them.
-        """
-        passed_over, candidates = self._uncalled(), {}
-        weighted = self.weighted()
-        for name, call in weighted.items():
-            reason = self._why_not(call) or self._obstacle(call)
-            if reason is None:
-                candidates[name, False] = self._places(call, streams=streams)
-            else:
-                passed_over.append((name, reason))
-        for name, call in weighted.items():
-            if self._made_elsewhere(call, [weighted[n] for n, _ in candidates]):
-                candidates[name, True] = self._places(call, before=True)
-        found, reasons = self._try(candidates)
-        passed_over += reasons
-        order = {call.name: i for i, call in enumerate(self._network.calls)}
-        placements = sorted(dict.fromkeys(found), key=lambda p: order[p.name])
-        return InsertionPlan(tuple(placements), tuple(passed_over))
-
-    def _made_elsewhere(self, call: ModuleCall, known: list[ModuleCall]) -> bool:
-        """Whether a layer takes channels of weights that no layer with weights was called for."""
-        axis = self._axis(call, before=True)
-        if axis is None or self._count[call.name] > 1 or self._obstacle(call, before=True):
-            return False
-        seen = {
-            r for labels in self._network.gates.values() for r in self._network.labels.roots(labels).tolist()
-        }
-        for other in known:
-            result = self._axis(other)
-            seen |= set() if result is None else set(self._roots(self._network, result))
-        return not seen & set(self._roots(self._network, axis))
-
-    def _obstacle(self, call: ModuleCall, *, before: bool = False) -> str | None:
-        axis = self._axis(call, before=before)
-        assert axis is not None
+    def _obstacle(self, channels: Channels) -> str | None:
         obstacles = self._network.obstacles()
-        return next((obstacles[root] for root in self._roots(self._network, axis) if root in obstacles), None)
+        return next((obstacles[root] for root in channels if root in obstacles), None)
 
-    def _places(
-        self, call: ModuleCall, *, before: bool = False, streams: bool = False
-    ) -> list[tuple[Placement, ...]]:
-        """Places for the structures of a layer: after norms, after layers, before layers; the last first."""
-        axis = self._axis(call, before=before)
-        assert axis is not None
-        wanted = set(self._roots(self._network, axis))
-        outputs, inputs = [], []
-        for other in reversed(self._network.calls):
-            if self._count[other.name] > 1 or not is_plain(self._modules[other.name]):
+    def _options(self, channels: Channels) -> Iterator[_Option]:
+        """Where gates might be: after norms, after layers, before layers, the last first; then on several."""
+        norms: list[ModuleCall] = []
+        bare: list[ModuleCall] = []
+        inputs: list[Placement] = []
+        for call in reversed(self._calls.values()):
+            if not is_plain(self._modules[call.name]):
                 continue
-            result, given = self._axis(other), self._axis(other, before=True)
-            if result is not None and self._covers(result, wanted) == 1:
-                outputs.append(other)
-            takes = given is not None and not self._is_norm(other) and not self._is_depthwise(other)
-            block = self._covers(given, wanted) if takes and given is not None else 0
-            if block and given is not None:
-                inputs.append(self._before(other, given.size, block))
-        norms = [c for c in outputs if self._is_norm(c)]
-        normed = {c.source for c in norms}
-        bare = [c for c in outputs if not self._is_norm(c) and c.name not in normed]
-        places: list[tuple[Placement, ...]] = [(self._after(c),) for c in [*norms, *bare]]
-        places += [(place,) for place in inputs]
-        alike = len({(place.axis, place.block) for place in inputs}) == 1
-        if alike and 1 < len(inputs) <= _MOST_TAKERS and not wanted & self._streams:
-            places.append(_shared(inputs))
-        if streams and len(norms) + len(bare) > 1:
-            places.append(_shared([self._after(c) for c in [*norms, *bare]]))
-        return places
+            if self._block(self._axis(call), channels) == 1:
+                (norms if self._is_norm(call) else bare).append(call)
+            takes = not self._is_norm(call) and not self._is_depthwise(call)
+            given = self._axis(call, before=True)
+            if takes and given is not None and (block := self._block(given, channels)):
+                inputs.append(self._before(call, given.size, block))
+        normed = {call.source for call in norms}
+        outputs = [self._after(call) for call in (*norms, *bare) if call.name not in normed]
+        on_stream = not self._streams.isdisjoint(channels)
+        yield from (_Option((place,)) for place in (*outputs, *inputs))
+        if len(inputs) > 1 and len({(place.axis, place.block) for place in inputs}) == 1:
+            yield _Option(_shared(inputs), on_stream)
+        if len(outputs) > 1:
+            yield _Option(_shared(outputs), on_stream=True)
 
     def _is_depthwise(self, call: ModuleCall) -> bool:
         layer = self._modules[call.name]
         return 1 < getattr(layer, "groups", 1) == getattr(layer, "in_channels", 0)
+
+    def _after(self, call: ModuleCall) -> Placement:
+        axis, channels = activation_axis(self._modules[call.name]), self._axis(call)
+        assert axis is not None
+        assert channels is not None
+        return Placement(call.name, channels.size, axis)
 
     def _before(self, call: ModuleCall, size: int, block: int) -> Placement:
         axis = activation_axis(self._modules[call.name])
         assert axis is not None
         return Placement(call.name, size // block, axis if block == 1 else -2, before=True, block=block)
 
-    def _covers(self, axis: Axis, wanted: set[int]) -> int:
-        """Entries that each of the wanted channels has on an axis that has no others, else 0."""
-        roots = self._network.labels.roots(axis.labels)
-        if set(roots.tolist()) != wanted or roots.size % len(wanted):
+    def _block(self, axis: Axis | None, channels: Channels) -> int:
+        """Entries that each of these channels has on an axis without others, side by side; else 0."""
+        if axis is None or set(self._channels(axis)) != set(channels) or axis.size % len(channels):
             return 0
-        block = roots.size // len(wanted)
-        table: Ints = roots.reshape(-1, block)
-        return block if (table == table[:, :1]).all() and block < roots.size else 0
+        block = axis.size // len(channels)
+        table: Ints = self._network.labels.roots(axis.labels).reshape(-1, block)
+        return block if (table == table[:, :1]).all() and block < axis.size else 0
 
-    def _try(
-        self, candidates: dict[tuple[str, bool], list[tuple[Placement, ...]]]
-    ) -> tuple[list[Placement], list[tuple[str, str]]]:
-        """Try places, one for every layer at a time, until each layer has one that lets its structures go."""
+    def _try(self, waiting: list[_Structures], *, streams: bool) -> list[Placement]:
+        """Try places until the structures of each layer have one that lets them go, or none is left.
+
+        The structures of a layer are alike, so each tries another place, all in one run of the model; what
+        works is tried again with all of them. So the number of runs doesn't grow with the number of layers.
+        """
         found: list[Placement] = []
-        waiting = {key: list(dict.fromkeys(places)) for key, places in candidates.items()}
-        reasons = dict.fromkeys(waiting, "no place for a gate was found")
-        for _ in range(_ROUNDS):
-            turn = {key: places.pop(0) for key, places in waiting.items() if places}
-            if not turn:
-                break
-            probes = dict.fromkeys(_probe(place) for places in turn.values() for place in places)
-            network = self._follow(list(probes))
-            calls = {call.name: call for call in network.calls}
-            prevented = _prevented(network)
-            for (name, before), places in turn.items():
-                axis = self._axis(calls[name], before=before)
-                roots = [] if axis is None else self._roots(network, axis)
-                obstacle = next((prevented[root] for root in roots if root in prevented), None)
-                if obstacle is None:
-                    found += places
-                    del waiting[name, before], reasons[name, before]
+        while waiting:
+            tried = [(group, group.options[: 1 if group.works else len(group.channels)]) for group in waiting]
+            network = self._follow(self._probes(tried))
+            calls, prevented = _first_calls(network), _prevented(network)
+            for group, options in tried:
+                call = calls.get(group.call.name)
+                failures = self._failures(group, len(options), call, network, prevented)
+                works = [option for option, failure in zip(options, failures, strict=True) if not failure]
+                if options and failures[0] and not group.reason:
+                    group.reason = f"with a gate {options[0]} {failures[0]}"
+                if works and len(options) == 1:
+                    group.options, group.reason = [], ""
+                    if streams or not works[0].on_stream:
+                        found += works[0].places
+                    else:
+                        group.reason = f"it takes one noise layer {works[0]} together: where='streams'"
                 else:
-                    reasons[name, before] = obstacle
-        return found, [(name, reason) for (name, _), reason in reasons.items()]
+                    group.options = works + group.options[len(options) :]
+                    group.works = bool(works)
+                    group.reason = group.reason or NO_PLACE
+            waiting = [group for group in waiting if group.options]
+        return found
+
+    def _numbers(self, call: ModuleCall, group: _Structures, *, before: bool) -> list[int]:
+        """Which of the structures each entry of a layer's axis belongs to."""
+        axis, numbers = self._axis(call, before=before), {root: i for i, root in enumerate(group.channels)}
+        return [] if axis is None else [numbers[r] for r in self._network.labels.roots(axis.labels).tolist()]
+
+    def _probes(self, tried: list[tuple[_Structures, list[_Option]]]) -> list[Probe]:
+        """Gates at all these places, each closed for those structures that try it."""
+        closed: dict[tuple[str, bool, int], Bools] = {}
+        for group, options in tried:
+            for i, option in enumerate(options):
+                for place in option.places:
+                    numbers = np.array(self._numbers(self._calls[place.name], group, before=place.before))
+                    key = place.name, place.before, -1 if place.block > 1 else place.axis
+                    closed[key] = (numbers % len(options) == i) | closed.get(key, np.False_)
+        return [Probe(*key, dead) for key, dead in closed.items()]
+
+    def _failures(
+        self,
+        group: _Structures,
+        tried: int,
+        call: ModuleCall | None,
+        network: FollowedNetwork,
+        prevented: dict[int, str],
+    ) -> list[str]:
+        """For each place tried, why the structures that tried it can't go; "" where they can."""
+        axis = None if call is None else self._axis(call, before=group.before)
+        numbers = self._numbers(group.call, group, before=group.before)
+        if axis is None or axis.size != len(numbers):
+            return ["the model runs otherwise"] * tried
+        failures = [""] * tried
+        for number, root in zip(numbers, network.labels.roots(axis.labels).tolist(), strict=True):
+            failures[number % tried] = failures[number % tried] or prevented.get(root, "")
+        return failures
+
+
+def _first_calls(network: FollowedNetwork) -> dict[str, ModuleCall]:
+    calls: dict[str, ModuleCall] = {}
+    for call in network.calls:
+        calls.setdefault(call.name, call)
+    return calls
 
 
 def _prevented(network: FollowedNetwork) -> dict[int, str]:
     """Why classes of channels wouldn't go, by their representatives."""
-    reasons = {
-        root: f"no single gate makes its structures 0 where {place!r} takes them"
-        for root, place in network.live().items()
-    }
+    lost, reasons = network.reopened(), dict[int, str]()
+    for root, place in network.live().items():
+        why = f"{lost[root]} 0 becomes something else" if root in lost else "another layer adds to them"
+        reasons[root] = f"its structures are not 0 where {place!r} takes them: {why}"
     return {**reasons, **network.obstacles()}
-
-
-def _probe(place: Placement) -> Probe:
-    return Probe(place.name, place.before, -1 if place.block > 1 else place.axis)
 
 
 def _shared(places: list[Placement]) -> tuple[Placement, ...]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from bmrs_torch.integrations.pruner_holder import PrunerHolder
 from bmrs_torch.layer import noise_layers
+from bmrs_torch.training.checks import say_if_noise_is_not_trained
 
 
 class PruningCallback(PrunerHolder, Callback):
@@ -41,6 +42,11 @@ class PruningCallback(PrunerHolder, Callback):
         pruner = self.attach(_network_of(pl_module))
         if self._loaded is not None:
             pruner.load_state_dict(self._loaded)
+
+    def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:  # noqa: ARG002
+        """Warn if no optimizer trains the noise."""
+        if trainer.optimizers:
+            say_if_noise_is_not_trained(self.pruner.model, *trainer.optimizers)
 
     def on_before_optimizer_step(self, *_: Any) -> None:
         """Add the divergence's gradient."""

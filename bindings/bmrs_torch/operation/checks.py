@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import SHARES
+from bmrs_torch.operation.arguments import check_real
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -22,7 +23,9 @@ def check_share(share: str) -> None:
 
 
 def check_bounds(log_a: float, log_b: float) -> None:
-    """Raise ValueError unless log_a < log_b are finite."""
+    """Raise unless log_a < log_b are finite numbers."""
+    for name, value in (("log_a", log_a), ("log_b", log_b)):
+        check_real(name, value)
     if not (math.isfinite(log_a) and math.isfinite(log_b) and log_a < log_b):
         raise ValueError(
             f"log_a and log_b must be finite with log_a < log_b (they bound log θ), got log_a={log_a}, "
@@ -46,6 +49,27 @@ def structure_axis(x: Tensor, axis: int, share: str) -> int:
     return front
 
 
+def check_dense(x: Tensor) -> None:
+    """Raise TypeError unless `x` is a dense tensor, whose entries lie at regular distances."""
+    if x.is_nested or x.layout is not torch.strided:
+        kind = "nested" if x.is_nested else str(x.layout)
+        raise TypeError(
+            f"x must be a dense tensor (torch.strided), got a {kind} one: give x.to_dense(), or, where "
+            "samples are of different lengths, one padded to the longest"
+        )
+
+
+def check_device(x: Tensor, **others: Tensor) -> None:
+    """Raise ValueError unless the parameters of the noise are where `x` is."""
+    for name, value in others.items():
+        if value.device != x.device:
+            raise ValueError(
+                f"x and the parameters of the noise must be on one device, got x on {x.device} and {name} on "
+                f"{value.device}: move the layer by .to({str(x.device)!r})"
+                + (", after giving it values: on meta it has none" if value.is_meta else "")
+            )
+
+
 def check_input(x: Tensor, mu: Tensor, front: int) -> None:
     """Raise unless `x` is floating, with as many structures on axis `front` as `mu` has."""
     if x.dtype not in _DTYPES:
@@ -63,6 +87,8 @@ def check_parameter_shapes(mu: Tensor, log_sigma: Tensor) -> None:
     for name, value in (("mu", mu), ("log_sigma", log_sigma)):
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name} must be a dense tensor (torch.strided), got {value.layout}")
         if value.ndim != 1 or value.shape != mu.shape:
             raise ValueError(
                 "mu and log_sigma must be vectors of one length, an entry per structure, got mu "
@@ -73,6 +99,8 @@ def check_parameter_shapes(mu: Tensor, log_sigma: Tensor) -> None:
 def check_parameters(mu: Tensor, log_sigma: Tensor) -> None:
     """Raise unless the parameters are finite vectors of one length and σ is a positive float64."""
     check_parameter_shapes(mu, log_sigma)
+    if mu.is_meta or log_sigma.is_meta:
+        raise ValueError("mu and log_sigma are on the meta device, where they have no values")
     check_finite("mu", mu)
     check_finite("log_sigma", log_sigma)
     sigma = log_sigma.detach().double().exp()
@@ -102,6 +130,8 @@ def check_mask(mask: Tensor, mu: Tensor) -> None:
         )
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise TypeError(f"mask must be boolean or floating-point, got {mask.dtype}")
+    if mask.layout is not torch.strided:
+        raise TypeError(f"mask must be a dense tensor (torch.strided), got {mask.layout}")
 
 
 def check_seed(seed: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64, NoiseLayout
 from bmrs_kernels.cpu import noise as noise_cpu
 from bmrs_kernels.strides import Traversal, plan
+from bmrs_torch.operation.memory import addresses
 
 __all__ = [
     "as_arithmetic",
@@ -38,8 +39,8 @@ def noise_forward(
         bad = noise_cpu.noise_forward(
             _NAMES[x.dtype],
             found,
-            (walked.data_ptr(), y.data_ptr()),
-            (parameters[0].data_ptr(), parameters[1].data_ptr(), parameters[2].data_ptr()),
+            addresses(walked, y),
+            addresses(*parameters),
             int(seed.item()),
             layout,
             torch.get_num_threads(),
@@ -68,9 +69,9 @@ def noise_backward(
     bad = noise_cpu.noise_backward(
         _NAMES[x.dtype],
         found,
-        (dy.data_ptr(), walked.data_ptr(), dx.data_ptr() if want_dx else 0),
-        (parameters[0].data_ptr(), parameters[1].data_ptr(), parameters[2].data_ptr()),
-        (d_mu.data_ptr(), d_log_sigma.data_ptr()),
+        addresses(dy, walked, dx),
+        addresses(*parameters),
+        addresses(d_mu, d_log_sigma),
         int(seed.item()),
         layout,
         torch.get_num_threads(),
@@ -87,7 +88,7 @@ def noise_backward(
 def scale_forward(x: Tensor, theta: Tensor, axis: int) -> Tensor:
     """Y = x·θ in float32; θ, drawn already, is (samples, structures) with contiguous rows."""
     x, y, found = _planned_forward(x, NoiseLayout(axis, "sample", 0.0, 0.0))
-    noise_cpu.scale_forward(found, (x.data_ptr(), y.data_ptr()), (theta.data_ptr(), theta.stride(0)))
+    noise_cpu.scale_forward(found, addresses(x, y), (*addresses(theta), theta.stride(0)))
     return y
 
 
@@ -97,15 +98,16 @@ def scale_backward(dy: Tensor, x: Tensor, theta: Tensor, axis: int, want_dx: boo
     d_theta = x.new_empty(theta.shape)
     noise_cpu.scale_backward(
         found,
-        (dy.data_ptr(), x.data_ptr(), dx.data_ptr() if want_dx else 0),
-        (theta.data_ptr(), theta.stride(0)),
-        d_theta.data_ptr(),
+        addresses(dy, x, dx),
+        (*addresses(theta), theta.stride(0)),
+        *addresses(d_theta),
     )
     return dx, d_theta
 
 
 def _planned_forward(x: Tensor, layout: NoiseLayout) -> tuple[Tensor, Tensor, Traversal]:
     """Return x, y and the plan for them; x is copied only where its axes cannot be merged."""
+    x = x.resolve_neg()
     y = torch.empty_like(x)
     found = plan(x.shape, (x.stride(), y.stride()), layout)
     if found is None:
@@ -116,6 +118,8 @@ def _planned_forward(x: Tensor, layout: NoiseLayout) -> tuple[Tensor, Tensor, Tr
 def _planned_backward(
     dy: Tensor, x: Tensor, layout: NoiseLayout, want_dx: bool
 ) -> tuple[Tensor, Tensor, Tensor, Traversal]:
+    dy = (dy if dy.layout is torch.strided else dy.to_dense()).resolve_neg()
+    x = x.resolve_neg()
     dx = torch.empty_like(x) if want_dx else x.new_empty(0)
     found = plan(x.shape, (dy.stride(), x.stride(), dx.stride() if want_dx else x.stride()), layout)
     if found is None:
@@ -140,5 +144,6 @@ def as_arithmetic(dtype: torch.dtype, *parameters: Tensor) -> tuple[Tensor, ...]
     """Parameters contiguous in the arithmetic of tensors of a dtype."""
     wanted = torch.float64 if dtype == torch.float64 else torch.float32
     return tuple(
-        p if p.dtype == wanted and p.is_contiguous() else p.to(wanted).contiguous() for p in parameters
+        p if p.dtype == wanted and p.is_contiguous() else p.resolve_neg().to(wanted).contiguous()
+        for p in parameters
     )

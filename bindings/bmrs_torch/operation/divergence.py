@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.cpu import noise as noise_cpu
+from bmrs_torch.operation.checks import check_mask, check_parameter_shapes
 from bmrs_torch.operation.cpu import as_arithmetic, raise_unusable
-from bmrs_torch.operation.operators import differentiable_once
+from bmrs_torch.operation.memory import addresses, are_plain, is_ordinary
+from bmrs_torch.operation.operators import differentiable_once, refuse_transforms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,11 +70,18 @@ def divergence_of(
     ------
     ValueError
         If a kept structure's parameters are unusable; the layer is named. On a GPU, which nobody waits for,
-        the divergence of that layer is NaN instead.
+        the divergence of that layer is NaN instead. If parameters are of different shapes, or some are on the
+        meta device and others not.
+    TypeError
+        If they aren't floating-point numbers.
     """
     mu, log_sigma, mask = (list(tensors) for tensors in zip(*parameters, strict=True))
     log_a, log_b = (list(values) for values in zip(*bounds, strict=True))
-    if torch.compiler.is_compiling():
+    refuse_transforms()
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
+        _check(names, parameters)
+    if compiling or not _can_be_read(parameters):
         values, kept, _ = torch.ops.bmrs.divergence(mu, log_sigma, mask, log_a, log_b)
         return Divergence(values.sum(), values, kept)
     try:
@@ -82,6 +91,30 @@ def divergence_of(
         wide = any(m.dtype == torch.float64 for m in mu)
         raise_unusable(own_mu, own_log_sigma, error.structure, names[error.layer], wide=wide)
     return Divergence(*answer)
+
+
+def _check(names: Sequence[str], parameters: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Raise, naming the layer, what of the parameters' shapes, dtypes and places no kernel can take."""
+    on_meta = [any(t.is_meta for t in tensors) for tensors in parameters]
+    if any(on_meta) and not all(t.is_meta for tensors in parameters for t in tensors):
+        named = names[on_meta.index(True)] or "(the model)"
+        raise ValueError(
+            f"the noise {named} is on the meta device, where it has no values, and the rest of the noise "
+            "is not: give it values first, e.g. by to_empty(device='cpu') and load_state_dict"
+        )
+    for name, (mu, log_sigma, mask) in zip(names, parameters, strict=True):
+        if are_plain(mu, log_sigma, mask):
+            continue
+        try:
+            check_parameter_shapes(mu, log_sigma)
+            check_mask(mask, mu)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"the noise {name or '(the model)'}: {error}") from error
+
+
+def _can_be_read(parameters: Sequence[tuple[Tensor, Tensor, Tensor]]) -> bool:
+    """Whether all of them lie in memory of their own: of a GPU, or ordinary ones of the CPU."""
+    return all(t.is_cuda or is_ordinary(t) for tensors in parameters for t in tensors)
 
 
 class UnusableError(ValueError):
@@ -116,7 +149,7 @@ def _evaluate_cpu(lists: Lists, want_gradients: bool) -> tuple[Tensor, Tensor, T
     )
     values, kept, bad = noise_cpu.divergence(
         str(dtype).removeprefix("torch."),
-        np.array([[tensor.data_ptr() for tensor in tensors] for tensors in parameters], np.int64),
+        np.array([addresses(*tensors) for tensors in parameters], np.int64),
         sizes,
         np.array([log_a, log_b], np.float64),
         gradients.numpy() if want_gradients else None,
@@ -180,6 +213,8 @@ class _Divergence(torch.autograd.Function):
 
 
 def _divergence(*lists: Any) -> tuple[Tensor, Tensor, Tensor]:
+    mu, log_sigma, mask = lists[:3]
+    _check([f"layer {number}" for number in range(len(mu))], list(zip(mu, log_sigma, mask, strict=True)))
     return _evaluate(lists, want_gradients=True)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bmrs_kernels.cpu import noise as noise_cpu
 from bmrs_torch.operation.divergence import Divergence
+from bmrs_torch.operation.memory import addresses, are_plain
 from bmrs_torch.operation.operators import applied, differentiable_once
 
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def parameters_of(layer: NoiseParameters) -> tuple[Tensor, Tensor, Tensor]:
 
 def is_plain(layer: NoiseParameters) -> bool:
     """Whether the kernels can read its parameters where they lie."""
-    for tensor in parameters_of(layer):
-        if tensor.dtype != torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
-            return False
-    return True
+    return are_plain(*parameters_of(layer))
 
 
 class _Places(NamedTuple):
@@ -67,7 +65,7 @@ class _Places(NamedTuple):
     bounds: NDArray[np.float64]
 
 
-Pointers = tuple[int, int, int]
+Pointers = tuple[int, ...]
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,7 +95,7 @@ class _Layers(NamedTuple):
     def of(cls, layers: Sequence[NoiseParameters]) -> _Layers:
         """Look at layers, all plain."""
         parameters = list(map(parameters_of, layers))
-        pointers = tuple([(mu.data_ptr(), ls.data_ptr(), mask.data_ptr()) for mu, ls, mask in parameters])
+        pointers = tuple([addresses(*tensors) for tensors in parameters])
         sizes = tuple([mu.shape[0] for mu, _, _ in parameters])
         bounds = tuple([(layer.log_a, layer.log_b) for layer in layers])
         places = _places(pointers, sizes, bounds)

@@ -8,6 +8,8 @@ from torch import Tensor
 from bmrs_kernels.contract import NoiseLayout, Share
 from bmrs_torch.operation.checks import (
     check_bounds,
+    check_dense,
+    check_device,
     check_input,
     check_mask,
     check_parameter_shapes,
@@ -69,12 +71,12 @@ def multiplicative_noise(
     Raises
     ------
     ValueError
-        For an axis outside `x` or of another length than `mu`; an unknown `share`; bounds out of order; a
-        mask of another shape; both a seed and a generator. For parameters that are not finite, or a
-        log_sigma beyond ±80 (±700 for float64), on the CPU; on a GPU, which nobody waits for, the results of
-        such a structure are NaN.
+        For tensors on several devices; for an axis outside `x` or of another length than `mu`; an unknown
+        `share`; bounds out of order; a mask of another shape; both a seed and a generator. For parameters
+        that are not finite, or a log_sigma beyond ±80 (±700 for float64), on the CPU; on a GPU, which nobody
+        waits for, the results of such a structure are NaN.
     TypeError
-        For another dtype of `x`, the parameters, the mask or the seed.
+        For another dtype of `x`, the parameters, the mask or the seed; for a sparse or nested `x`.
 
     Examples
     --------
@@ -87,12 +89,14 @@ def multiplicative_noise(
     """
     check_share(share)
     check_bounds(log_a, log_b)
+    check_dense(x)
     front = structure_axis(x, axis, share)
     check_parameter_shapes(mu, log_sigma)
     check_input(x, mu, front)
     if mask is None:
         mask = torch.ones_like(mu, requires_grad=False)
     check_mask(mask, mu)
+    check_device(x, mu=mu, log_sigma=log_sigma, mask=mask)
     if seed is None:
         seed = draw_seed(generator, x.device)
     elif generator is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bmrs_kernels.contract import SHARES, NoiseLayout
 from bmrs_torch.operation import cpu
+from bmrs_torch.operation.memory import is_ordinary
 
 __all__ = ["applied", "apply_noise", "differentiable_once", "refuse_transforms", "refuse_twice", "scaled"]
 
@@ -79,7 +80,7 @@ def apply_noise(
 ) -> Tensor:
     """Multiply checked `x` by noise and mask, differentiably."""
     refuse_transforms()
-    if _is_eager(x):
+    if _are_eager(x, mu, log_sigma, mask):
         result: Tensor = applied(_Noise, x, mu, log_sigma, mask, seed, layout)
         return result
     axis, share, log_a, log_b = layout
@@ -88,9 +89,9 @@ def apply_noise(
     return answer
 
 
-def _is_eager(x: Tensor) -> bool:
+def _are_eager(*tensors: Tensor) -> bool:
     """Tell whether nothing looks on: no subclass, no compiler."""
-    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return all(map(is_ordinary, tensors)) and not torch.compiler.is_compiling()
 
 
 def refuse_transforms() -> None:

@@ -19,7 +19,8 @@ from torch import Tensor
 from bmrs_torch.operation.cpu import raise_unusable
 from bmrs_torch.operation.divergence import Divergence, divergence_of
 from bmrs_torch.operation.draw import Draw, DrawRefusedError, NoiseParameters, draw, is_plain, parameters_of
-from bmrs_torch.operation.multiplicative_noise import SEEDS
+from bmrs_torch.operation.memory import is_ordinary
+from bmrs_torch.operation.multiplicative_noise import SEEDS, multiplicative_noise
 from bmrs_torch.operation.operators import refuse_transforms, scaled
 
 __all__ = ["DrawingTogether", "NoiseParameters", "divergence", "is_small", "multiplied", "parameters_of"]
@@ -43,7 +44,7 @@ class NoiseLayer(NoiseParameters, Protocol):
 
 def is_small(layer: NoiseLayer, x: Tensor, axis: int) -> bool:
     """Whether noise on these activations is drawn here: few of them, float32 on the CPU, samples first."""
-    if type(x) is not Tensor or x.dtype != torch.float32 or not x.is_cpu or torch.compiler.is_compiling():
+    if not is_ordinary(x) or x.dtype != torch.float32 or x.is_nested or torch.compiler.is_compiling():
         return False
     shape, mu = x.shape, layer._parameters["mu"]
     inner = 0 < axis < len(shape) or -len(shape) < axis < 0
@@ -105,7 +106,10 @@ class DrawingTogether:
         drawn, places = self._ready  # at once: other threads draw, too
         place = places.get((number, seed))
         if drawn is None or place is None or not drawn.is_for(place, x.shape[0]):
-            drawn, place = self._draw(number, seed, x.shape[0]), 0
+            plain = list(map(is_plain, self.layers))
+            if not plain[number]:
+                return _alone(layer, x, axis, seed)
+            drawn, place = self._draw(number, seed, x.shape[0], plain), 0
         else:
             self._used += 1
         theta = drawn.thetas[place]
@@ -117,9 +121,8 @@ class DrawingTogether:
         drawn, _ = self._ready
         return None if drawn is None else drawn.still_taken()
 
-    def _draw(self, number: int, seed: int, samples: int) -> Draw:
+    def _draw(self, number: int, seed: int, samples: int, plain: list[bool]) -> Draw:
         """Draw for a layer and, where looking ahead has paid so far, for those after it."""
-        plain = list(map(is_plain, self.layers))
         ahead = self._pays()
         seeds = self._foreseen(number, seed, samples, plain) if ahead else {number: seed}
         self._used = 0
@@ -176,3 +179,10 @@ class DrawingTogether:
                 seeds[i] = own
                 room -= size
         return seeds
+
+
+def _alone(layer: NoiseLayer, x: Tensor, axis: int, seed: int) -> Tensor:
+    """The noise of a layer whose parameters can't be read where they lie, as of another dtype or strided."""
+    mu, log_sigma, mask = parameters_of(layer)
+    seeds, log_a, log_b = torch.tensor([seed]), layer.log_a, layer.log_b
+    return multiplicative_noise(x, mu, log_sigma, axis=axis, mask=mask, seed=seeds, log_a=log_a, log_b=log_b)

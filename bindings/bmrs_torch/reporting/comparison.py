@@ -1,18 +1,14 @@
-"""What two networks cost and what became of each layer, and how that is told: tables of text, by rich."""
+"""What two networks cost and what became of each layer, and how that is told: tables of text."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-WIDTH = 110
+from bmrs_torch.reporting.text_table import text_table
 
 
 @dataclass(frozen=True)
@@ -114,75 +110,53 @@ def as_text(comparison: Comparison) -> str:
     Returns
     -------
     str
-
-    Raises
-    ------
-    ImportError
-        Without rich.
     """
-    try:
-        from rich.console import Console
-    except ImportError as error:
-        raise ImportError(
-            "printing a comparison needs rich: pip install 'bmrs-pruning[report]'; .to_json() works without"
-        ) from error
-    file = io.StringIO()
-    console = Console(file=file, width=WIDTH)
-    console.print(_networks(comparison))
-    console.print(_layers(comparison.layers))
-    return file.getvalue().rstrip("\n")
+    return f"{_networks(comparison)}\n\n{_layers(comparison.layers)}"
 
 
-def _networks(comparison: Comparison) -> Table:
+def _networks(comparison: Comparison) -> str:
     before, after = comparison.before, comparison.after
-    table = _table("", "before", "after", "change")
+    rows = []
     for name, old, new, form in (
         ("parameters", before.parameters, after.parameters, "{:,.0f}"),
         ("multiply-accumulates", before.macs, after.macs, "{:,.0f}"),
         ("file, kB", before.file_bytes / 1e3, after.file_bytes / 1e3, "{:,.1f}"),
         ("most activations at once, kB", before.peak_bytes / 1e3, after.peak_bytes / 1e3, "{:,.1f}"),
     ):
-        table.add_row(name, form.format(old), form.format(new), _change(old, new))
-    table.add_row(
-        f"time, ms (median of {comparison.latency_rounds} rounds)",
-        f"{before.latency_ms:.3g}",
-        f"{after.latency_ms:.3g}",
-        f"{comparison.speedup:.2f}× as fast",
+        rows.append((name, form.format(old), form.format(new), _change(old, new)))
+    rows.append(
+        (
+            f"time, ms (median of {comparison.latency_rounds} rounds)",
+            f"{before.latency_ms:.3g}",
+            f"{after.latency_ms:.3g}",
+            f"{comparison.speedup:.2f}× as fast",
+        )
     )
     for name, value in before.metrics.items():
-        table.add_row(
-            name, f"{value:.5g}", f"{after.metrics[name]:.5g}", f"{after.metrics[name] - value:+.4g}"
-        )
-    return table
+        now = after.metrics[name]
+        rows.append((name, f"{value:.5g}", f"{now:.5g}", f"{now - value:+.4g}"))
+    return text_table(("", "before", "after", "change"), rows)
 
 
-def _layers(layers: tuple[LayerChange, ...]) -> Table:
-    table = _table("layer", "kind", "weight", "parameters", "", "MACs", "")
+def _layers(layers: tuple[LayerChange, ...]) -> str:
+    rows = []
     for layer in layers:
         same = layer.shape_before == layer.shape_after
         shapes = (
             [_shape(layer.shape_before)] if same else [_shape(layer.shape_before), _shape(layer.shape_after)]
         )
-        table.add_row(
-            layer.name or "(the model)",
-            layer.kind,
-            " → ".join(shapes),
-            f"{layer.parameters_after:,}",
-            _change(layer.parameters_before, layer.parameters_after),
-            f"{layer.macs_after:,}",
-            _change(layer.macs_before, layer.macs_after),
+        rows.append(
+            (
+                layer.name or "(the model)",
+                layer.kind,
+                " → ".join(shapes),
+                f"{layer.parameters_after:,}",
+                _change(layer.parameters_before, layer.parameters_after),
+                f"{layer.macs_after:,}",
+                _change(layer.macs_before, layer.macs_after),
+            )
         )
-    return table
-
-
-def _table(*headings: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if i > 0 else "left", overflow="fold")
-    return table
+    return text_table(("layer", "kind", "weight", "parameters", "", "MACs", ""), rows)
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from bmrs_torch.channels.calling import in_mode
+from bmrs_torch.operation.arguments import check_model, check_real, described
 from bmrs_torch.reporting.comparison import Comparison, Cost, LayerChange
 from bmrs_torch.reporting.counting import count_file_bytes, count_macs, count_parameters
 from bmrs_torch.reporting.measuring import median_ratio, peak_bytes, take_times
@@ -41,14 +42,14 @@ def report(
     Returns
     -------
     Comparison
-        Print it (this needs rich), save it as JSON, or draw it with :func:`draw_layers`.
+        Print it, save it as JSON, or draw it with :func:`draw_layers`.
 
     Raises
     ------
     ValueError
         If `seconds` isn't positive.
     TypeError
-        For example inputs of another kind.
+        For networks, example inputs, metrics or seconds of another kind.
 
     Examples
     --------
@@ -59,8 +60,16 @@ def report(
     >>> found.before.parameters, found.after.macs, found.layers[0].shape_after
     (36, 256, (2, 8))
     """
+    check_model(before)
+    check_model(after)
+    check_real("seconds", seconds)
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}")
+    if not isinstance(metrics or {}, Mapping) or not all(map(callable, (metrics or {}).values())):
+        raise TypeError(
+            f"metrics must be functions of a network by name, such as {{'accuracy': f}}, got "
+            f"{described(metrics)}"
+        )
     networks = (before, after)
     with in_mode(before, training=False), in_mode(after, training=False):
         macs = [count_macs(model, example_inputs) for model in networks]

@@ -91,7 +91,7 @@ def resize(model: M, layout: Layout) -> M:
         module = model.get_submodule(name)
         for attribute in sizes.keys() & vars(module).keys():
             size, current = sizes[attribute], getattr(module, attribute)
-            setattr(module, attribute, size if isinstance(size, int) else type(current)(size))
+            setattr(module, attribute, size if isinstance(size, int) else _like(current, size))
     replaced: dict[Tensor, Tensor] = {}
     for module_name, module in model.named_modules():
         for tensors in (module._parameters, module._buffers):
@@ -100,6 +100,29 @@ def resize(model: M, layout: Layout) -> M:
                     shape = layout.shapes[f"{module_name}.{key}".lstrip(".")]
                     tensors[key] = _of_shape(value, shape, replaced)
     return model
+
+
+def _like(current: Any, size: list[int]) -> Any:
+    """A tuple of the kind that a module holds."""
+    return current._make(size) if hasattr(current, "_make") else type(current)(size)
+
+
+def is_layout(content: Mapping[str, Any]) -> bool:
+    """Whether a dictionary holds what :meth:`Layout.to_json` gives: shapes and sizes, by name."""
+    shapes, sizes = content.get("shapes"), content.get("sizes")
+    if not (isinstance(shapes, dict) and isinstance(sizes, dict)):
+        return False
+    own = [size for found in sizes.values() if isinstance(found, dict) for size in found.values()]
+    return (
+        all(isinstance(found, dict) for found in sizes.values())
+        and all(map(_are_numbers, shapes.values()))
+        and all(min(shape, default=0) >= 0 for shape in shapes.values())
+        and all(type(size) is int or _are_numbers(size) for size in own)
+    )
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(type(entry) is int for entry in value)
 
 
 def check_fit(model: nn.Module, layout: Layout) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from bmrs_torch.shipping.layout import Layout, LayoutError, all_tensors, check_fit, resize
+from bmrs_torch.operation.arguments import check_model, described
+from bmrs_torch.shipping.layout import Layout, LayoutError, all_tensors, check_fit, is_layout, resize
+from bmrs_torch.shipping.writing import check_place, write
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -38,7 +42,8 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     path : path-like
         Where to: a ``.safetensors`` file, with a ``.json`` file of the same name beside it that says in plain
         words how wide every layer is. The weights' file needs nothing else; both are written under another
-        name first, so a crash or a full disk leaves what was there before.
+        name first, so a crash or a full disk leaves what was there before. Permissions of a file that is
+        replaced stay, and a link is followed.
 
     Returns
     -------
@@ -48,7 +53,15 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     ShippingError
-        If the path has another suffix, or the network's state holds more than tensors.
+        If the path has another suffix, or the network's state holds more than tensors, or tensors without
+        values, on the meta device.
+    OSError
+        If the folder isn't there (it is named as given), or the file can't be written.
+
+    Warns
+    -----
+    UserWarning
+        If the ``.json`` file beside it is somebody else's: it is left as it is.
 
     Examples
     --------
@@ -61,6 +74,7 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     ...     load_pruned(lambda: nn.Linear(8, 4), file)
     Linear(in_features=3, out_features=2, bias=True)
     """
+    check_model(model)
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ShippingError(f"path must end in .safetensors, got {str(path)!r}")
@@ -71,8 +85,17 @@ def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> Path:
         "aliases": aliases,
         **Layout.of(model).to_json(),
     }
-    _write(path, save(tensors, metadata={_KEY: json.dumps(description)}))
-    _write(path.with_suffix(".json"), (json.dumps(description, indent=1) + "\n").encode())
+    beside = path.with_suffix(".json")
+    check_place(path)
+    write(path, save(tensors, metadata={_KEY: json.dumps(description)}))
+    if _is_free(beside):
+        write(beside, (json.dumps(description, indent=1) + "\n").encode())
+    else:
+        warnings.warn(
+            f"{beside} was not written by save_pruned and is left as it is, so that the widths are told in "
+            f"{path.name} alone, which needs nothing else; under another name both would be written",
+            stacklevel=2,
+        )
     return path
 
 
@@ -84,7 +107,8 @@ def load_pruned(model: M | Callable[[], M], path: str | os.PathLike[str]) -> M:
     model : nn.Module or callable
         The network as it was before it was pruned (with noise, if it was saved with noise), or something that
         makes it when called: the class itself, if it takes no arguments. Its layers are made narrower, in
-        place, whatever they are; its device and training mode stay, its dtypes become those of the file.
+        place, whatever they are; its device and training mode stay, its dtypes become those of the file. What
+        is on the meta device comes to the CPU, as new parameters.
     path : path-like
         The ``.safetensors`` file.
 
@@ -96,16 +120,36 @@ def load_pruned(model: M | Callable[[], M], path: str | os.PathLike[str]) -> M:
     Raises
     ------
     ShippingError
-        If the file isn't of this kind.
+        If the file isn't of this kind, or what it says of itself isn't what it holds. The network is as it
+        was.
     LayoutError
         If it doesn't fit the network: what is missing, left over, or too small is named. Nothing is changed.
     FileNotFoundError
         If there is no such file.
 
+    Notes
+    -----
+    Where this package isn't installed, these lines do the same for a network on the CPU::
+
+        import json
+        from safetensors import safe_open
+        model = network()  # as it was before it was pruned
+        with safe_open("small.safetensors", "pt") as file:
+            layout = json.loads(file.metadata()["bmrs"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        for name, sizes in layout["sizes"].items():
+            own = vars(model.get_submodule(name))
+            own.update({k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items() if k in own})
+        for named in (model.named_parameters, model.named_buffers):
+            for name, tensor in named(remove_duplicate=False):
+                tensor.data = tensors[layout["aliases"].get(name, name)]
+
     Examples
     --------
     See :func:`save_pruned`.
     """
+    if not callable(model):
+        raise TypeError(f"model must be an nn.Module or make one when called, got {described(model)}")
     description, tensors = _read(Path(path))
     layout = Layout.from_json(description)
     fresh: M = model if isinstance(model, nn.Module) else model()  # type: ignore[assignment]
@@ -117,9 +161,27 @@ def load_pruned(model: M | Callable[[], M], path: str | os.PathLike[str]) -> M:
     _check_ties(fresh, description["aliases"])
     values = {**tensors, **{alias: tensors[name] for alias, name in description["aliases"].items()}}
     resize(fresh, layout)
-    for name, target in all_tensors(fresh).items():
-        target.data = values[name].to(target.device)
+    _fill(fresh, values)
     return fresh
+
+
+@torch.no_grad()
+def _fill(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Give all tensors of a model these values; those on the meta device, which hold none, are replaced."""
+    replaced: dict[Tensor, Tensor] = {}
+    for module_name, module in model.named_modules():
+        for tensors in (module._parameters, module._buffers):
+            for key, target in tensors.items():
+                if target is None:
+                    continue
+                value = values[f"{module_name}.{key}".lstrip(".")]
+                if not target.is_meta:
+                    target.data = value.to(target.device)
+                    continue
+                if target not in replaced:
+                    is_parameter = isinstance(target, nn.Parameter)
+                    replaced[target] = nn.Parameter(value, target.requires_grad) if is_parameter else value
+                tensors[key] = replaced[target]
 
 
 def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -132,6 +194,10 @@ def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise ShippingError(
                 f"the state of {type(model).__name__} holds {name!r}, a {type(value).__name__}; only tensors "
                 "can be saved without pickling code"
+            )
+        if value.is_meta:
+            raise ShippingError(
+                f"{name!r} of {type(model).__name__} is on the meta device and has no values to save"
             )
     # Buffers that a state_dict leaves out come along: surgery may have cut them, and a fresh one's are whole.
     for name, value in all_tensors(model).items():
@@ -156,6 +222,8 @@ def _check_ties(model: nn.Module, aliases: dict[str, str]) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
+        if path.is_dir():
+            raise FileNotFoundError(f"{path} is a folder: give the .safetensors file in it")
         raise FileNotFoundError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
@@ -167,23 +235,52 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ShippingError(
             f"{path} holds weights but not the widths they belong to; it was not written by save_pruned"
         )
-    description: dict[str, Any] = json.loads(text)
+    description = _description(text)
+    if description is None:
+        raise ShippingError(
+            f"{path} says nothing readable of itself: its entry {_KEY!r} is no JSON dictionary"
+        )
     if description.get("format") != _FORMAT:
         raise ShippingError(
-            f"{path} is of format {description.get('format')}, this version of bmrs reads format {_FORMAT}"
+            f"{path} is of format {description.get('format')!r}, this version of bmrs reads format {_FORMAT}"
         )
+    complaint = _contradiction(description, tensors)
+    if complaint:
+        raise ShippingError(f"{path} is damaged: {complaint}")
     return description, tensors
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file by new content at once; until then, and if that fails, the old one stays."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+def _description(text: str) -> dict[str, Any] | None:
     try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _contradiction(description: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """What in a file's description isn't what the file holds; nothing if all is well."""
+    aliases = description.get("aliases")
+    if not is_layout(description) or not isinstance(aliases, dict):
+        return "its description lacks shapes, sizes or aliases, or holds something else under these names"
+    shapes = description["shapes"]
+    for alias, name in aliases.items():
+        if not isinstance(name, str) or name not in tensors or shapes.get(alias) != shapes.get(name):
+            return f"{alias!r} is said to be another name of {name!r}, which isn't in it in this shape"
+    for name, shape in shapes.items():
+        if name not in aliases and (name not in tensors or list(tensors[name].shape) != shape):
+            return f"{name!r} should be of shape {shape}, and isn't in it in this shape"
+    unknown = tensors.keys() - shapes.keys()
+    return f"its description doesn't know {min(unknown)!r}" if unknown else ""
+
+
+def _is_free(beside: Path) -> bool:
+    """Whether a file's place may be taken: there is none, or one that `save_pruned` wrote."""
+    try:
+        text = beside.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError):
+        return False
+    found = _description(text)
+    return found is not None and {"format", "network", "aliases"} <= found.keys() and is_layout(found)

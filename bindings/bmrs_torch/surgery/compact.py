@@ -13,7 +13,7 @@ from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.cutting import Cut, cut_model
-from bmrs_torch.surgery.optimizer_state import rebind_optimizer
+from bmrs_torch.surgery.optimizer_state import carry_gradients, check_optimizer, with_smaller_state
 from bmrs_torch.surgery.plan_compaction import select
 from bmrs_torch.surgery.surgeon import Surgeon
 from bmrs_torch.surgery.unreached import Unreached, check_unreached, report_unreached, unreached_readers
@@ -51,7 +51,7 @@ def compact(
         the two models on in evaluation mode. A real minibatch tells more than zeros.
     optimizer : torch.optim.Optimizer, optional
         An optimizer of `model`, made to continue with the new model: its parameters are replaced and its
-        state (the moments of Adam) is cut to match.
+        state (the moments of Adam, the factors of Adafactor) is cut to match.
     others : sequence of nn.Module
         Models of the same structure, such as an exponential moving average of the weights or an
         ``AveragedModel`` of `model`, made smaller in place and alike.
@@ -70,7 +70,8 @@ def compact(
     Returns
     -------
     nn.Module
-        The smaller model, in the training mode and with the `requires_grad` of the one given.
+        The smaller model, in the training mode and with the `requires_grad` of the one given, and with the
+        gradients that were accumulated, cut to match.
 
     Raises
     ------
@@ -79,15 +80,17 @@ def compact(
         named, might read what is cut.
     ValueError
         If the model has no noise layers, another model isn't of its structure, parameters are computed by a
-        hook or have no shape yet, or `unreached` isn't one of the two.
+        hook or have no shape yet, `unreached` isn't one of the two, or the optimizer is another model's or
+        can't go on (LBFGS, whose state is about all parameters at once).
     TypeError
-        For example inputs of another kind.
+        For example inputs of another kind, or an optimizer that is none.
 
     Warns
     -----
     UserWarning
         If structures are masked that can't be removed, with the reasons; :func:`plan_compaction` lists them.
         If the model can't be run in training mode on the example, so that nothing was verified there.
+        If an optimizer's state can't be cut and begins anew.
 
     Examples
     --------
@@ -99,10 +102,12 @@ def compact(
     >>> compact(model, torch.ones(2, 4))[2]
     Linear(in_features=2, out_features=2, bias=True)
     """
+    noise_layers(model)
     model = unwrapped(model)  # type: ignore[assignment]
     check_unreached(unreached)
-    noise_layers(model)
     _check_alike(model, others)
+    if optimizer is not None:
+        check_optimizer(optimizer, model)
     selection = select(model, example_inputs, training_step=training_step)
     surgeon = Surgeon(model, example_inputs, selection, training_step=training_step, time_limit=time_limit)
     smaller, selection = surgeon.operate()
@@ -117,19 +122,21 @@ def compact(
     if plan.retained:
         warnings.warn(f"{plan.retained} masked structures are not removable:\n{plan}", stacklevel=2)
     cut = Cut(selection)
+    carry_gradients(model, smaller, cut)
+    rebind = None if optimizer is None else with_smaller_state(optimizer, model, smaller, cut)
     for other in others:
-        cut_model(_same_part(model, other), cut)
-    if optimizer is not None:
-        rebind_optimizer(optimizer, model, smaller, cut)
+        cut_model(same_part(model, other), cut)
+    if rebind is not None:
+        rebind()
     return smaller
 
 
 def _check_alike(model: nn.Module, others: Sequence[nn.Module]) -> None:
     for other in others:
-        _same_part(model, other)
+        same_part(model, other)
 
 
-def _same_part(model: nn.Module, other: nn.Module) -> nn.Module:
+def same_part(model: nn.Module, other: nn.Module) -> nn.Module:
     """The part of another model that has the model's structure: itself, or what an average wraps."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     for part in (other, getattr(other, "module", None)):

@@ -9,9 +9,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from bmrs_torch.attachment import attachments, detach
-from bmrs_torch.channels.calling import TrainingStep, answers
+from bmrs_torch.channels.calling import TrainingStep, answers, check_has_values
 from bmrs_torch.channels.network import follow, none_closed
 from bmrs_torch.channels.stored import check_stored
+from bmrs_torch.channels.variants import another_batch
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.remembering import forget, remembered
 from bmrs_torch.surgery.unreached import Unreached, check_unreached, report_unreached, unreached_readers
@@ -100,9 +101,10 @@ def fold(
       (2): Linear(in_features=3, out_features=2, bias=True)
     )
     """
+    layers = noise_layers(model)
     model = unwrapped(model)  # type: ignore[assignment]
     check_unreached(unreached)
-    layers = noise_layers(model)
+    check_has_values(model)
     factors = {name: _expected(name, layer) for name, layer in layers.items()}
     inputs = remembered(model) if example_inputs is None else example_inputs
     if inputs is None:
@@ -162,40 +164,55 @@ def _found(model: nn.Module, inputs: Any) -> tuple[dict[str, Way], dict[str, str
     """For each noise layer the first way that is exact, or what was tried, in words."""
     trial, example = doubled(model, inputs)
     ways = Ways(trial, example)
-    first = {name: next(iter(ways.of(name)), None) for name in noise_layers(trial)}
-    found = {name: way for name, way in first.items() if way is not None and way.is_evident}
     tolerance = RELATIVE_TOLERANCE if rounds_to_float32(trial, example) else EXACT
-    if found and not _error(trial, example, found) <= tolerance:
-        found = {}  # some of it isn't exact after all: each is tried by itself
-    refused: dict[str, str] = {}
-    for name in [name for name in first if name not in found]:
-        tried = []
-        for way in ways.of(name):
-            off = _error(trial, example, {name: way}, in_training=True)
-            if off <= tolerance:
-                found[name] = way
-                break
-            tried.append(f"{way.text} (off by {off:.1g})")
-        else:
-            where = " nor into ".join(tried) or "any weights: no layer with weights of its own lies beside it"
-            refused[name] = (
-                f"noise layer {name!r} can't be folded: its factor goes exactly neither into {where}; put it "
-                "where a Linear, Conv or BatchNorm layer gives these structures, or only such layers take "
-                "them"
-            )
+    found: dict[str, Way] = {}
+    tried: dict[str, list[str]] = {name: [] for name in noise_layers(trial)}
+    left = {name: ways.of(name) for name in tried}
+    while left:  # the first way of each all at once, then the second of those whose first wasn't exact
+        turn = {name: way for name, others in left.items() if (way := next(others, None)) is not None}
+        for name, off in _errors(trial, example, turn, found, tolerance).items():
+            tried[name].append(f"{turn[name].text} (off by {off:.1g})")
+        left = {name: others for name, others in left.items() if name in turn and name not in found}
+    refused = {}
+    for name in tried.keys() - found.keys():
+        where = (
+            " nor into ".join(tried[name]) or "any weights: no layer with weights of its own lies beside it"
+        )
+        refused[name] = (
+            f"noise layer {name!r} can't be folded: its factor goes exactly neither into {where}; put it "
+            "where a Linear, Conv or BatchNorm layer gives these structures, or only such layers take them"
+        )
     return found, refused
 
 
-def _error(trial: nn.Module, example: Any, ways: dict[str, Way], *, in_training: bool = False) -> float:
+def _errors(
+    trial: nn.Module, example: Any, ways: dict[str, Way], found: dict[str, Way], tolerance: float
+) -> dict[str, float]:
+    """Add to those found the ways that are exact beside them; of the others, how far off each is."""
+    if not ways:
+        return {}
+    off = _error(trial, example, {**found, **ways})
+    if off <= tolerance:
+        found.update(ways)
+        return {}
+    if len(ways) == 1:
+        return dict.fromkeys(ways, off)
+    names, half = list(ways), len(ways) // 2
+    parts = [{name: ways[name] for name in part} for part in (names[:half], names[half:])]
+    return {n: off for part in parts for n, off in _errors(trial, example, part, found, tolerance).items()}
+
+
+def _error(trial: nn.Module, example: Any, ways: dict[str, Way]) -> float:
     """How far off, relative, the model is if the factors of these noise layers go these ways.
 
-    In training, where it runs on the example, a BatchNorm that is passed by on the way takes a factor back.
+    In training too, where a way isn't exact by the kind of layer: a BatchNorm that is passed by takes a
+    factor back there.
     """
     layers = noise_layers(trial)
     factors = {name: test_factors(layers[name]) for name in ways}
     with multiplying(trial, factors):
         wanted = answers(trial, example)
-        trained = _trained(trial, example) if in_training else None
+        trained = None if all(way.is_evident for way in ways.values()) else _trained(trial, example)
     other = copy.deepcopy(trial)
     try:
         for name, way in ways.items():
@@ -210,11 +227,13 @@ def _error(trial: nn.Module, example: Any, ways: dict[str, Way], *, in_training:
 
 def _trained(model: nn.Module, example: Any) -> list[Tensor] | None:
     """What a model answers in training mode, None if it doesn't run there or gives no finite numbers."""
-    try:
-        found = trained_answers(model, example)
-    except Exception:  # noqa: BLE001 - the user's forward method, which in training may want targets
-        return None
-    return found if difference(found, found) == 0 else None
+    for inputs in (another_batch(example), example):  # BatchNorm wants more than one sample
+        try:
+            found = trained_answers(model, inputs)
+        except Exception:  # noqa: BLE001 - the user's forward method, which in training may want targets
+            continue
+        return found if difference(found, found) == 0 else None
+    return None
 
 
 def _folded(model: M, ways: dict[str, Way], factors: dict[str, Tensor]) -> M:

@@ -114,6 +114,7 @@ def plan_compaction(
     >>> print(plan_compaction(model, torch.ones(2, 4)))
     0.noise: remove 1 of 3
     """
+    noise_layers(model)
     model = unwrapped(model)
     selection = select(model, example_inputs, training_step=training_step)
     return selection.plan(selection.removable)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bmrs_torch.attachment import Attachment, attachments
 from bmrs_torch.channels.calling import call, in_mode
 from bmrs_torch.channels.makers import has_weight, made_by
-from bmrs_torch.channels.network import FollowedNetwork, follow, none_closed
+from bmrs_torch.channels.network import FollowedNetwork, ModuleCall, follow, none_closed
 from bmrs_torch.channels.weights import activation_axis, is_plain, is_weighted, weight_axes
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.surgery.scaling import scale_inputs, scale_outputs, scale_parameter
@@ -86,17 +86,15 @@ class Ways:
         self._on: dict[int, list[Attachment]] = {}
         for attached in attachments(model):
             self._on.setdefault(id(attached.noise), []).append(attached)
-        self._followed: FollowedNetwork | None = None
+        self._weighted = {n: m for n, m in model.named_modules() if is_weighted(m)}
         uses = Counter(
             id(p) for module in model.modules() for p in module._parameters.values() if p is not None
         )
         self._shared = {key for key, number in uses.items() if number > 1}
 
-    @property
+    @cached_property
     def _network(self) -> FollowedNetwork:
-        if self._followed is None:
-            self._followed = follow(self._model, self._inputs, closed=none_closed)
-        return self._followed
+        return follow(self._model, self._inputs, closed=none_closed)
 
     def of(self, name: str) -> Iterator[Way]:
         """The ways for a noise layer, the likelier first; which of them is exact, only trying tells."""
@@ -154,25 +152,48 @@ class Ways:
 
     def _readers(self, name: str) -> dict[str, Ints]:
         """Layers with weights whose inputs are multiplied when the noise is, and by which structure each."""
-        layers = {n: m for n, m in self._model.named_modules() if is_weighted(m)}
-        calls: dict[str, list[Any]] = {n: [c for c in self._network.calls if c.name == n] for n in layers}
-        factor = test_factors(self._layers[name])
-        plain = _inputs_of(self._model, self._inputs, layers, {})
+        if name not in self._network.gates:
+            return {}
         places = self._places(name)
+        alone = sum(not places.keys().isdisjoint(self._places(other)) for other in self._network.gates) == 1
+        met = self._met_together if alone else self._met([name])
+        readers = {
+            reader: np.array([places.get(root, -1) for root in self._roots(labels).tolist()])
+            for reader, labels in met.items()
+        }
+        return {reader: index for reader, index in readers.items() if (index >= 0).any()}
+
+    @cached_property
+    def _met_together(self) -> dict[str, Ints]:
+        """Readers of any noise layer: one run tells, where channels tell whose they are."""
+        return self._met(list(self._layers))
+
+    @cached_property
+    def _plain(self) -> dict[tuple[str, int], Tensor]:
+        """What layers with weights take while all gates are open."""
+        return _inputs_of(self._model, self._inputs, self._weighted, {})
+
+    def _met(self, names: list[str]) -> dict[str, Ints]:
+        """Layers with weights whose inputs are multiplied when these noise layers are, and their labels."""
+        plain = self._plain
+        calls: dict[str, list[ModuleCall]] = {}
+        for made in self._network.calls:
+            calls.setdefault(made.name, []).append(made)
         readers: dict[str, Ints] = {}
 
         def met(reader: str, x: Tensor, turn: int) -> Tensor:
             before = plain[reader, turn]
             if x.shape != before.shape or torch.allclose(x, before, rtol=1e-6, atol=0.0):
                 return x
-            given = calls[reader][turn].given if turn < len(calls[reader]) else ()
-            axis = activation_axis(layers[reader])
+            given = calls[reader][turn].given if turn < len(calls.get(reader, ())) else ()
+            axis = activation_axis(self._weighted[reader])
             channels = given[axis] if axis is not None and len(given) > 1 else None
             if channels is not None:
-                readers[reader] = np.array([places.get(r, -1) for r in self._roots(channels.labels).tolist()])
+                readers[reader] = channels.labels
             return before  # as it is once its weights have the factor: what follows is as it was
 
-        _inputs_of(self._model, self._inputs, layers, {name: factor}, met)
+        factors = {name: test_factors(self._layers[name]) for name in names}
+        _inputs_of(self._model, self._inputs, self._weighted, factors, met)
         return readers
 
     def _places(self, name: str) -> dict[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from bmrs_torch.layer import noise_layers
+from bmrs_torch.operation.arguments import check_real
 
 NOISE_LR_MULTIPLIER = 10.0
 """With it each structure decides early, and ends far from the rule; at 1 all drift across it together."""
@@ -38,6 +39,8 @@ def parameter_groups(
     ------
     ValueError
         If a learning rate is not positive and finite, or the model has no noise layer.
+    TypeError
+        If it is no number.
 
     Examples
     --------
@@ -50,6 +53,7 @@ def parameter_groups(
     >>> optimizer = torch.optim.Adam(groups)
     """
     for name, value in (("lr", lr), ("noise_lr_multiplier", noise_lr_multiplier)):
+        check_real(name, value)
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive and finite, got {value}")
     noise = {id(p) for layer in noise_layers(model).values() for p in (layer.mu, layer.log_sigma)}

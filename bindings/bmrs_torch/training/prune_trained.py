@@ -18,8 +18,11 @@ from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.insertion import insert_noise
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.objective import default_kl_weight, elbo_loss
+from bmrs_torch.operation.arguments import check_model, check_real, check_whole
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.fold import fold
+from bmrs_torch.training.checks import check_example
+from bmrs_torch.training.diagnosis import Course, collapsed, explain_collapse, explain_nothing
 
 STEPS = 500
 LR = 0.05
@@ -114,12 +117,16 @@ def prune_trained(
     ------
     ValueError
         If there is no minibatch, the number of samples can't be told, or a number is out of range; if the
-        loss is or becomes not finite; and as :func:`insert_noise` and :func:`prune` do.
+        loss doesn't depend on the noise or is or becomes not finite; before any step, if the network can't
+        take the example; and as :func:`insert_noise`, :func:`prune` and :func:`fold` do.
+    TypeError
+        For a model, a loss or minibatches of another kind.
 
     Warns
     -----
     UserWarning
-        If the minibatches end before the steps do and can't be gone through again, or nothing was pruned.
+        If the minibatches end before the steps do and can't be gone through again, or nothing was pruned, or
+        next to nothing of a layer is left: with the figures that tell why.
 
     Examples
     --------
@@ -135,14 +142,19 @@ def prune_trained(
     >>> result.model[0]
     Linear(in_features=4, out_features=6, bias=True)
     """
-    if steps < 1 or not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
+    _check_arguments(model, batches, loss, steps, lr)
     check_rule(criterion, rule_options)
     total = _number_of_samples(batches) if num_samples is None else num_samples
-    weight = default_kl_weight(total) if kl_weight is None else kl_weight
+    usual = default_kl_weight(total)
+    weight = usual if kl_weight is None else kl_weight
     first, stream = _peek(batches, steps)
-    inputs = _inputs_of(first) if example_inputs is None else example_inputs
+    if example_inputs is None:
+        inputs = _inputs_of(model, first)
+    else:
+        inputs = example_inputs
+        check_example(model, inputs)
     noisy = _with_noise(model, inputs)
+    check_rule(criterion, rule_options, noisy, inputs)
     with _noise_alone_learns(noisy):
         losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=weight)
     if len(losses) < steps:
@@ -152,14 +164,30 @@ def prune_trained(
             stacklevel=2,
         )
     decision = prune(noisy, criterion, example_inputs=inputs, **rule_options)
+    course = Course(noisy, len(losses), f"{len(losses)} steps", weight, usual, lr, misfit=losses[-1])
     if not decision.pruned_now:
-        warnings.warn(
-            f"nothing was pruned in {len(losses)} steps with kl_weight={weight:g} and lr={lr:g}; it takes "
-            "a larger kl_weight or more steps",
-            stacklevel=2,
-        )
+        warnings.warn(explain_nothing(decision, course), stacklevel=2)
+    elif layers := collapsed(decision):
+        warnings.warn(explain_collapse(layers, decision, course), stacklevel=2)
     smaller = fold(compact(noisy, inputs), inputs)
     return PostTrainingResult(smaller, noisy, decision, len(losses), tuple(losses))
+
+
+def _check_arguments(model: object, batches: object, loss: object, steps: int, lr: float) -> None:
+    check_model(model)
+    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
+        raise TypeError(
+            f"batches must be minibatches to go through, such as a DataLoader, got {batches!r:.80}"
+        )
+    if not callable(loss) or isinstance(loss, nn.modules.loss._Loss):
+        raise TypeError(
+            "loss must be a function of a network and a minibatch, such as lambda model, batch: "
+            f"cross_entropy(model(batch[0]), batch[1]), got {loss!r:.80}"
+        )
+    check_real("lr", lr)
+    check_whole("steps", steps, "the number of steps")
+    if steps < 1 or not (math.isfinite(lr) and lr > 0):
+        raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
 
 
 def _number_of_samples(batches: Iterable[Any]) -> int:
@@ -175,8 +203,10 @@ def _number_of_samples(batches: Iterable[Any]) -> int:
 
 def _with_noise(model: nn.Module, example_inputs: Any) -> nn.Module:
     noisy = copy.deepcopy(model)
-    has_noise = any(isinstance(module, MultiplicativeNoise) for module in noisy.modules())
-    return noisy if has_noise else insert_noise(noisy, example_inputs)
+    if not any(isinstance(module, MultiplicativeNoise) for module in noisy.modules()):
+        return insert_noise(noisy, example_inputs)
+    fold(compact(noisy, example_inputs), example_inputs)  # what can't be done is said before the steps
+    return noisy
 
 
 @contextlib.contextmanager
@@ -232,10 +262,12 @@ def _learn(
     kl_weight: float,
 ) -> list[float]:
     optimizer = torch.optim.Adam([p for p in noisy.parameters() if p.requires_grad], lr=lr)
-    losses = []
+    losses: list[float] = []
     with torch.enable_grad():
         for batch in stream:
             misfit = loss(noisy, batch)
+            if not losses:
+                _check_dependence(misfit, noisy)
             objective = elbo_loss(misfit, noisy, num_samples=num_samples, kl_weight=kl_weight)
             losses.append(misfit.item())
             if not math.isfinite(losses[-1]):
@@ -248,5 +280,31 @@ def _learn(
     return losses
 
 
-def _inputs_of(batch: Any) -> Any:
-    return batch[0] if isinstance(batch, (tuple, list)) else batch
+def _check_dependence(misfit: Any, noisy: nn.Module) -> None:
+    """Raise ValueError for a loss through which the noise can learn nothing."""
+    if not isinstance(misfit, Tensor) or misfit.ndim:
+        return  # refused by the objective
+    noise = [layer.log_sigma for layer in noise_layers(noisy).values()]
+    depends = misfit.requires_grad and any(
+        gradient is not None
+        for gradient in torch.autograd.grad(misfit, noise, retain_graph=True, allow_unused=True)
+    )
+    if not depends:
+        raise ValueError(
+            "the loss doesn't depend on the noise of the network that it is given, so that nothing could "
+            "be learnt "
+            "from it: call that network (the first argument of loss), with gradients, and detach nothing "
+            "of what it answers"
+        )
+
+
+def _inputs_of(model: nn.Module, batch: Any) -> Any:
+    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    try:
+        check_example(model, inputs)
+    except ValueError as error:
+        raise ValueError(
+            "the first minibatch doesn't say what the network takes (its first element, or the whole of "
+            f"it, is tried): give example_inputs=. {error}"
+        ) from error
+    return inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,11 +12,21 @@ from torch import Tensor, nn
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
-from bmrs_torch.shipping.layout import Layout, resize
+from bmrs_torch.shipping.layout import Layout, check_fit, resize
 from bmrs_torch.surgery.compact import compact
-from bmrs_torch.surgery.fold import fold
+from bmrs_torch.surgery.optimizer_state import check_optimizer
 from bmrs_torch.surgery.plan_compaction import plan_compaction
 from bmrs_torch.surgery.replacement import become, hand_over
+from bmrs_torch.training.averages import Averages, unsaved_buffers
+from bmrs_torch.training.checks import (
+    check_counts,
+    check_example,
+    check_options,
+    check_state,
+    refuse_early_state,
+    say_if_noise_is_not_trained,
+)
+from bmrs_torch.training.diagnosis import Course, collapsed, explain_collapse, explain_nothing, noise_rate
 from bmrs_torch.training.schedule import Schedule
 
 Phase = Literal["pruning", "finetuning"]
@@ -54,6 +64,10 @@ class Pruner:
         state of the optimizer shrinks with it.
     example_inputs : Tensor, tuple, list or dict, optional
         A minibatch to trace the model with; needed with `shrink` and `coupling`.
+    others : sequence of nn.Module
+        Averages of the model's weights, such as ``torch.optim.swa_utils.AveragedModel(model)``, or other
+        copies of it. What is pruned in the model is masked in them, they shrink with it, and :meth:`finish`
+        makes them small and plain in place. What updates them stays the user's.
     **rule_options
         Further options of :func:`prune`.
 
@@ -73,7 +87,14 @@ class Pruner:
     Raises
     ------
     ValueError, TypeError
-        For options that :func:`prune`, :func:`elbo_loss` or the schedule don't take, or that lack another.
+        For options that :func:`prune`, :func:`elbo_loss` or the schedule don't take, or that lack another; an
+        optimizer of another model, others of another structure, an example that the model can't take.
+
+    Warns
+    -----
+    UserWarning
+        If the optimizer doesn't train the noise, as one made before it was inserted: `parameter_groups` make
+        one that does. Noise whose parameters require no gradient is meant to stay as it is.
 
     Examples
     --------
@@ -105,28 +126,34 @@ class Pruner:
         kl_scale: KlScale = "elbo",
         shrink: bool = False,
         example_inputs: Any = None,
+        others: Sequence[nn.Module] = (),
         **rule_options: Any,
     ) -> None:
+        check_options(model, optimizer, schedule, shrink=shrink, example_inputs=example_inputs)
         layers = noise_layers(model)
-        check_rule(criterion, rule_options)
-        if shrink and (optimizer is None or example_inputs is None):
-            raise ValueError(
-                "shrink=True needs the optimizer, whose state has to shrink too, and example_inputs to trace "
-                "the model with"
-            )
+        check_rule(criterion, rule_options, model, example_inputs)
         elbo_loss(
             torch.zeros(()), model, num_samples=num_samples, kl_scale=kl_scale, kl_weight=kl_weight
         )  # raises what is wrong with them now, not after the first minibatch
+        self._averages = Averages(model, others)
+        if example_inputs is not None:
+            check_example(model, example_inputs)
+        if optimizer is not None:
+            say_if_noise_is_not_trained(model, optimizer)
         self.model, self.optimizer = model, optimizer
         self.num_samples, self.kl_scale = num_samples, kl_scale
         self.kl_weight = default_kl_weight(num_samples, kl_scale) if kl_weight is None else kl_weight
         self.num_structures = {name: layer.num_structures for name, layer in layers.items()}
-        self.schedule = schedule or Schedule()
+        self.schedule = Schedule() if schedule is None else schedule
         self.criterion, self.rule_options = criterion, rule_options
         self.shrink, self.example_inputs = shrink, example_inputs
         self.steps = self.epochs = 0
         self.history: list[dict[str, Any]] = []
         self.last_report: PruneReport | None = None
+        self._minibatches = 0
+        self._misfit: Tensor | None = None
+        self._detached = False
+        self._collapsed: set[str] = set()
 
     @property
     def done(self) -> int:
@@ -153,21 +180,16 @@ class Pruner:
         """
         if self.phase == "finetuning":
             return nll_mean
-        weight = self.kl_weight * self.schedule.kl_factor(self.done)
-        return elbo_loss(
-            nll_mean,
-            self.model,
-            num_samples=self.num_samples,
-            kl_scale=self.kl_scale,
-            kl_weight=weight,
-            num_structures=self.num_structures,
-        )
+        loss = self._objective(nll_mean)
+        self._note(nll_mean)
+        return loss
 
     def penalty(self) -> Tensor | None:
         """What :meth:`loss` adds, for loops whose loss is made elsewhere; None when fine-tuning."""
         if self.phase == "finetuning":
             return None
-        return self.loss(torch.zeros((), device=next(self.model.parameters()).device))
+        self._note(None)
+        return self._objective(torch.zeros((), device=next(self.model.parameters()).device))
 
     def step(self) -> PruneReport | None:
         """Count a step of the optimizer, and prune if it is due.
@@ -179,6 +201,16 @@ class Pruner:
         -------
         PruneReport or None
             What was pruned, if it was due.
+
+        Raises
+        ------
+        ValueError
+            With `shrink`, before anything is pruned, if the optimizer can't go on with fewer parameters.
+
+        Warns
+        -----
+        UserWarning
+            If next to nothing of a layer is left, with the figures that tell why.
         """
         self.steps += 1
         return self._prune_if_due("step")
@@ -194,7 +226,7 @@ class Pruner:
         Warns
         -----
         UserWarning
-            If the schedule counts steps and :meth:`step` was never called.
+            If the schedule counts steps and :meth:`step` was never called; as for :meth:`step`.
         """
         self.epochs += 1
         if self._waits_for_steps():
@@ -212,13 +244,14 @@ class Pruner:
         Returns
         -------
         nn.Module
-            A plain network; train it further with an optimizer of its own.
+            A plain network; train it further with an optimizer of its own. The models given as `others` are
+            as small and plain then, in place, and stand to it as they stood to `model`.
 
         Warns
         -----
         UserWarning
-            If nothing was pruned, so that it isn't smaller, or the schedule counts steps and :meth:`step` was
-            never called.
+            If nothing was pruned, so that it isn't smaller, with the figures that tell why, or the schedule
+            counts steps and :meth:`step` was never called.
         """
         inputs = self.example_inputs if example_inputs is None else example_inputs
         if inputs is None:
@@ -226,15 +259,16 @@ class Pruner:
         if self._waits_for_steps():
             warnings.warn(_NO_STEP, stacklevel=2)
         elif not self._has_pruned():
-            warnings.warn(_nothing_pruned(self), stacklevel=2)
-        return fold(compact(self.model, inputs), inputs)
+            due = f"It is by {self.schedule}, after {self.epochs} epochs and {self.steps} counted steps"
+            warnings.warn(explain_nothing(self.last_report, self._course(), due), stacklevel=2)
+        return self._averages.finish(self.model, inputs)
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how it goes on: numbers, names, lists, and buffers that no state_dict holds.
 
-        Save it beside the states of model and optimizer and ``torch.get_rng_state()``. To resume, make model,
-        optimizer and pruner as before, load the pruner's state first (it gives the model its shapes), then
-        the others: the run goes on to the bit as it would have.
+        Save it beside the states of model and optimizer (and averages) and ``torch.get_rng_state()``. To
+        resume, make model, optimizer and pruner as before, load the pruner's state first (it gives the model
+        its shapes), then the others: the run goes on to the bit as it would have.
 
         Returns
         -------
@@ -246,7 +280,8 @@ class Pruner:
             "history": [dict(entry) for entry in self.history],
             "num_structures": dict(self.num_structures),
             "layout": Layout.of(self.model).to_json(),
-            "buffers": {name: value.clone() for name, value in _unsaved_buffers(self.model).items()},
+            "buffers": {name: value.clone() for name, value in unsaved_buffers(self.model).items()},
+            "others": self._averages.unsaved_buffers(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -261,11 +296,21 @@ class Pruner:
         ------
         LayoutError
             If the model isn't that network; nothing is changed.
+        ValueError
+            If it isn't what :meth:`state_dict` gave, or the optimizer's state was loaded before it, which
+            would be lost; nothing is changed.
         """
+        check_state(state)
+        layout = Layout.from_json(state["layout"])
+        check_fit(self.model, layout)
+        self._averages.check_fit(layout)
+        if self.optimizer is not None:
+            refuse_early_state(self.optimizer, self.model, layout)
         before = dict(self.model.named_parameters())
-        resize(self.model, Layout.from_json(state["layout"]))
-        for name, buffer in _unsaved_buffers(self.model).items():
+        resize(self.model, layout)
+        for name, buffer in unsaved_buffers(self.model).items():
             buffer.copy_(state["buffers"][name])
+        self._averages.resize(layout, state.get("others", ()))
         if self.optimizer is not None:
             hand_over(self.optimizer, before, self.model)
         self.history = [dict(entry) for entry in state["history"]]
@@ -278,24 +323,71 @@ class Pruner:
         Parameters
         ----------
         epochs, steps : int
-            How many are done. What was pruned by then is in the model's masks.
+            How many are done, at least 0. What was pruned by then is in the model's masks.
         """
+        check_counts(epochs=epochs, steps=steps)
         self.epochs, self.steps = epochs, steps
         self._fix_noise()
 
     def _prune_if_due(self, unit: str) -> PruneReport | None:
         if unit != self.schedule.unit or not self.schedule.is_due(self.done):
             return None
+        if self.shrink and self.optimizer is not None:
+            check_optimizer(self.optimizer, self.model)
         report = self._prune()
+        self._averages.take_masks(self.model)
         self.last_report = report
         kept = {layer.name: layer.num_kept for layer in report.layers}
         self.history.append(
             {"epoch": self.epochs, "step": self.steps, "pruned": report.pruned_now, "kept": kept}
         )
         if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
-            become(self.model, compact(self.model, self.example_inputs, optimizer=self.optimizer))
+            parts = self._averages.parts
+            become(
+                self.model, compact(self.model, self.example_inputs, optimizer=self.optimizer, others=parts)
+            )
+        self._warn_of_collapse(report)
         self._fix_noise()
         return report
+
+    def _objective(self, nll_mean: Tensor) -> Tensor:
+        return elbo_loss(
+            nll_mean,
+            self.model,
+            num_samples=self.num_samples,
+            kl_scale=self.kl_scale,
+            kl_weight=self.kl_weight * self.schedule.kl_factor(self.done),
+            num_structures=self.num_structures,
+        )
+
+    def _note(self, misfit: Tensor | None) -> None:
+        """Count a minibatch, for the figures in warnings; in a compiled graph that would be a guard."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._minibatches += 1
+            self._misfit = None if misfit is None else misfit.detach()
+            self._detached = misfit is not None and not misfit.requires_grad
+
+    def _warn_of_collapse(self, report: PruneReport) -> None:
+        layers = [layer for layer in collapsed(report) if layer.name not in self._collapsed]
+        if layers:
+            self._collapsed.update(layer.name for layer in layers)
+            warnings.warn(explain_collapse(layers, report, self._course()), stacklevel=4)
+
+    def _course(self) -> Course:
+        steps = max(self._minibatches, self.steps)
+        with torch.no_grad():
+            penalty = None if self.phase == "finetuning" else self._objective(torch.zeros(())).item()
+        return Course(
+            self.model,
+            steps,
+            f"{self.epochs} epochs and {steps} minibatches",
+            self.kl_weight,
+            default_kl_weight(self.num_samples, self.kl_scale),
+            noise_rate(self.optimizer, self.model),
+            penalty,
+            None if self._misfit is None else self._misfit.item(),
+            self._detached,
+        )
 
     def _waits_for_steps(self) -> bool:
         return self.schedule.unit == "step" and self.steps == 0
@@ -318,17 +410,3 @@ _NO_STEP = (
     "the schedule counts steps and none was counted, so that nothing is ever due: call pruner.step() after "
     "each optimizer.step(), or count epochs by Schedule(unit='epoch')"
 )
-
-
-def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers of which the model's own state knows nothing, though surgery may have cut them."""
-    saved = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
-
-
-def _nothing_pruned(pruner: Pruner) -> str:
-    return (
-        f"nothing was pruned in {pruner.epochs} epochs and {pruner.steps} counted steps with kl_weight="
-        f"{pruner.kl_weight:g}, so the network is as large as it was. It takes a larger kl_weight, "
-        "longer training, or a noise that learns faster than the weights (parameter_groups)"
-    )

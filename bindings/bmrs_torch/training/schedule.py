@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from bmrs_torch.operation.arguments import check_whole
+
 Unit = Literal["epoch", "step"]
 
 
@@ -29,7 +31,10 @@ class Schedule:
     Raises
     ------
     ValueError
-        For numbers out of range, an unknown unit, or a fine-tuning that begins before the pruning does.
+        For numbers out of range or not whole, an unknown unit, or a fine-tuning that begins before the
+        pruning.
+    TypeError
+        For anything but numbers.
 
     Examples
     --------
@@ -46,11 +51,15 @@ class Schedule:
     unit: Unit = "epoch"
 
     def __post_init__(self) -> None:
-        if self.unit not in get_args(Unit):
+        if not isinstance(self.unit, str) or self.unit not in get_args(Unit):
             raise ValueError(f"unit must be 'epoch' or 'step', got {self.unit!r}")
+        counted = f"a number of {self.unit}s"
         for name, least in (("every", 1), ("start", 0), ("kl_warmup", 0)):
+            check_whole(name, getattr(self, name), counted)
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.finetune_from is not None:
+            check_whole("finetune_from", self.finetune_from, counted)
         if self.finetune_from is not None and self.finetune_from < max(self.start, 1):
             raise ValueError(
                 f"finetune_from={self.finetune_from} leaves nothing to prune: it must be at least 1 and not "

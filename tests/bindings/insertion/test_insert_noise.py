@@ -63,13 +63,36 @@ def test_layers_that_have_noise_get_no_more() -> None:
         insert_noise(model, images(2))
 
 
-def test_a_layer_called_twice_is_passed_over() -> None:
+def test_a_layer_called_twice_has_one_noise_for_both_calls() -> None:
     shared = nn.Linear(4, 4)
     model, x = nn.Sequential(nn.Linear(3, 4), shared, shared, nn.Linear(4, 2)), torch.ones(2, 3)
-    assert dict(plan_insertion(model, x, where="hidden").passed_over)["1"].startswith(
-        "it is called more than once"
-    )
-    assert list(noise_layers(insert_noise(model, x, where="hidden"))) == ["0.noise"]
+    assert list(noise_layers(insert_noise(model, x, where="hidden"))) == ["0.noise", "1.noise"]
+
+
+class Siamese(nn.Module):
+    """Two inputs through the same layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.ReLU())
+        self.head = nn.Linear(12, 2)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        answer: Tensor = self.head(torch.cat([self.trunk(t).mean((2, 3)) for t in (a, b)], 1))
+        return answer
+
+
+def test_layers_that_two_inputs_pass_shrink_and_fold() -> None:
+    torch.manual_seed(0)
+    x = (pixels(), pixels().flip(0))
+    model = insert_noise(Siamese().eval(), x)
+    assert list(noise_layers(model)) == ["trunk.0.noise", "trunk.2.noise"]
+    for layer in noise_layers(model).values():
+        layer.mask[:3] = 0
+        nn.init.uniform_(layer.mu, -1.0, 0.0)
+    folded: Any = fold(compact(model, x), x)
+    assert (folded.trunk[2].out_channels, folded.head.in_features) == (3, 6)
+    torch.testing.assert_close(folded(*x), model(*x), rtol=1e-5, atol=1e-6)  # float32 sums
 
 
 @pytest.mark.parametrize(
@@ -225,7 +248,48 @@ class ResidualNetwork(nn.Module):
 def test_by_default_residual_streams_get_no_noise() -> None:
     plan = plan_insertion(ResidualNetwork(), pixels())
     assert [p.name for p in plan.placements] == ["first.0.1", "second.0.1"]
-    assert "no single gate" in dict(plan.passed_over)["stem.0"]
+    assert "where='streams'" in dict(plan.passed_over)["stem.0"]
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 13])
+def test_streams_of_any_depth_get_one_noise_layer(blocks: int) -> None:
+    """A stream narrower than the number of places that might do: these are tried in several runs."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+            self.outer = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x + self.outer(self.inner(x)))
+
+    stem, last = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.ReLU()), nn.Conv2d(6, 2, 1)
+    model = nn.Sequential(stem, *(Block() for _ in range(blocks)), last).eval()
+    layers = noise_layers(insert_noise(model, pixels(), where="streams"))
+    assert [layer.num_structures for layer in layers.values()] == [6] * (1 + blocks)
+
+
+def test_a_norm_of_the_stream_among_the_branches_is_gated_with_them() -> None:
+    """RepVGG's blocks: two convolutions and the stream itself, each with its BatchNorm, added up."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6))
+            self.narrow = nn.Sequential(nn.Conv2d(6, 6, 1, bias=False), nn.BatchNorm2d(6))
+            self.identity = nn.BatchNorm2d(6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.wide(x) + self.narrow(x) + self.identity(x))
+
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), Block(), Block(), nn.Conv2d(6, 2, 1)).eval()
+    insert_noise(model, pixels(), where="streams")
+    (layer,) = noise_layers(model).values()
+    layer.mask[:3] = 0
+    smaller: Any = compact(model, pixels())
+    assert smaller[2].identity.num_features == 3
+    torch.testing.assert_close(smaller(pixels()), model(pixels()), rtol=1e-5, atol=1e-6)  # float32 sums
 
 
 def test_a_residual_stream_can_share_one_noise_layer() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bmrs_torch import compact, draw_evidence, draw_layers, fold, insert_noise, 
 from bmrs_torch.reporting.counting import count_macs
 from bmrs_torch.reporting.figures import _edges, _kept_and_pruned
 from bmrs_torch.reporting.measuring import median_ratio, peak_bytes, take_times
+from bmrs_torch.reporting.text_table import text_table
 from tests.bindings.networks import NETWORKS, LeNet5, hopeless, images, mlp, noisy
 
 SHORT = 0.01
@@ -128,6 +130,20 @@ def test_the_report_reads_well_and_is_json(tmp_path: Path) -> None:
     read = json.loads((tmp_path / "report.json").read_text())
     assert read["after"]["metrics"] == {"accuracy": 0.25}
     assert read["layers"][0]["shape_after"] == list(after.get_parameter("conv1.weight").shape)
+
+
+def test_the_tables_are_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich", None)
+    text = str(report(LeNet5(), LeNet5(), images(2), seconds=SHORT))
+    networks, layers = (table.split("\n") for table in text.split("\n\n"))
+    assert set(networks[1]) == set(layers[1]) == {"─"}
+    assert max(map(len, networks)) == len(networks[1])
+    ends = {line.index(" Linear") + len(" Linear") for line in layers if "Linear" in line}
+    assert len(ends) == 1
+    assert text_table(["", "n"], [["漢", "1"], ["e\u0301é", "22"]]).split("\n")[2:] == [
+        "漢   1",
+        "e\u0301é  22",
+    ]
 
 
 def test_seconds_must_be_positive() -> None:

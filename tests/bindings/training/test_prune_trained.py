@@ -11,10 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bmrs_torch import MultiplicativeNoise, default_kl_weight, noise_layers, prune_trained
+from bmrs_torch import (
+    MultiplicativeNoise,
+    NotFoldableError,
+    default_kl_weight,
+    insert_noise,
+    noise_layers,
+    prune_trained,
+)
 from tests.bindings.networks import conv_with_norm, images, mlp
 
 NUM_SAMPLES = 256
+STRANGER = mlp()
 
 
 def misfit(model: nn.Module, batch: Any) -> Tensor:
@@ -124,6 +132,71 @@ def test_without_a_weight_it_has_the_default_of_the_objective() -> None:
         quickly(mlp(), criterion="bmrs_n", amount=None, num_samples=60_000)
 
 
+def test_a_batch_that_is_no_input_is_found_before_any_step() -> None:
+    steps = []
+
+    def noting(model: nn.Module, batch: Any) -> Tensor:
+        steps.append(batch)
+        return misfit(model, (batch["x"], batch["y"]))
+
+    batches = [{"x": x, "y": y} for x, y in BATCHES]
+    for network in (mlp(), insert_noise(mlp(), BATCHES[0][0])):
+        with pytest.raises(ValueError, match=r"first minibatch.*give example_inputs=.*keyword argument 'x'"):
+            quickly(network, batches, loss=noting)
+        with pytest.raises(
+            ValueError, match=r"Called with a tensor of shape \(3, 5\) it raised RuntimeError"
+        ):
+            quickly(network, batches, loss=noting, example_inputs=torch.zeros(3, 5))
+        assert not steps
+        assert quickly(network, batches, loss=noting, example_inputs=BATCHES[0][0]).steps == 5
+        steps.clear()
+
+
+def test_noise_that_can_not_be_folded_is_found_before_any_step() -> None:
+    def never(*_: Any) -> Tensor:
+        raise AssertionError
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 20), nn.Tanh(), MultiplicativeNoise(20))
+    with pytest.raises(NotFoldableError):
+        quickly(model, loss=never)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda model, batch: misfit(model, batch).detach(),
+        lambda _model, batch: misfit(STRANGER, batch),
+        lambda model, batch: misfit(model, batch) if not torch.is_grad_enabled() else torch.tensor(1.0),
+    ],
+)
+def test_a_loss_that_teaches_the_noise_nothing_is_refused(loss: Any) -> None:
+    with pytest.raises(ValueError, match="doesn't depend on the noise"):
+        quickly(mlp(), loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batches": 3}, "batches must be minibatches"),
+        ({"loss": None}, "loss must be a function of a network and a minibatch"),
+        ({"loss": nn.CrossEntropyLoss()}, "loss must be a function of a network and a minibatch"),
+        ({"steps": "many"}, "steps must be the number of steps, a whole number, got 'many'"),
+        ({"steps": True}, "a whole number, got True"),
+        ({"lr": "fast"}, "lr must be a number, got 'fast'"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        quickly(mlp(), **options)
+
+
+def test_collapse_is_said() -> None:
+    with pytest.warns(
+        UserWarning, match="next to nothing is left: '1.noise' has 1 of 20.*take a smaller one"
+    ):
+        quickly(mlp(), criterion="bmrs_n", amount=None, kl_weight=1e7, steps=200, lr=0.1)
+
+
 def not_finite(model: nn.Module, batch: Any) -> Tensor:
     return misfit(model, batch) * float("nan")
 
@@ -134,6 +207,7 @@ def not_finite(model: nn.Module, batch: Any) -> Tensor:
         ({"batches": []}, "batches holds no minibatch"),
         ({"num_samples": None}, "num_samples, the size of the training set, must be given.*a list"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": 2.5}, "a whole number, got 2.5"),
         ({"lr": float("nan")}, "lr positive and finite"),
         ({"loss": not_finite}, "must be finite, got nan at step 1"),
         ({"loss": lambda m, b: m(b[0])}, "must be a scalar"),
