@@ -129,7 +129,14 @@ def _restricted(plan: InsertionPlan, model: nn.Module, preset: str) -> Insertion
         wanted = {"heads": heads, "neurons": linear and not heads, "heads and neurons": linear}
         return wanted.get(preset, True)
 
-    return plan.without({p.name: f"{preset!r} leaves it out" for p in plan.placements if not belongs(p)})
+    out = [place for place in plan.placements if not belongs(place)]
+    streams = {place.stream for place in out if place.stream}
+    left = [place for place in plan.placements if place not in out and place.stream not in streams]
+    kept = {place.name for place in left}
+    names = dict.fromkeys(place.name for place in plan.placements if place.name not in kept)
+    return InsertionPlan(
+        tuple(left), plan.passed_over + tuple((name, f"{preset!r} leaves it out") for name in names)
+    )
 
 
 def _chosen(model: nn.Module, where: Where) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch import MultiplicativeNoise, compact
+from bmrs_torch import MultiplicativeNoise, compact, insert_noise, noise_layers
 from bmrs_torch.channels.network import follow
 from bmrs_torch.surgery.verification import relative_difference
 
@@ -178,3 +178,24 @@ def test_sizes_met_in_slices_splits_and_groups_follow() -> None:
     assert (smaller.part, smaller.groups, smaller.window) == (9, 9, 12)
     for length in (5, 20):
         assert relative_difference(model, smaller, x(length)) < 1e-12
+
+
+def test_heads_of_a_layer_that_has_neurons_too_get_their_gate() -> None:
+    """The output of `out` would bear noise as well, had it something after it."""
+
+    class Longer(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.out, self.last = nn.Identity(), nn.Linear(WIDTH, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.last(torch.relu(super().forward(x)))
+            return answer
+
+    torch.manual_seed(0)
+    model = insert_noise(Longer().double().eval(), tokens(7), where="heads")
+    (layer,) = noise_layers(model).values()
+    layer.mask[:2] = 0
+    smaller = compact(model, tokens(7))
+    assert (smaller.heads, smaller.width, smaller.limit) == (HEADS // 2, WIDTH // 2, WIDTH)
+    assert relative_difference(model, smaller, tokens(40)) < 1e-12
