@@ -186,7 +186,8 @@ def test_heads_of_a_layer_that_has_neurons_too_get_their_gate() -> None:
     class Longer(Attention):
         def __init__(self) -> None:
             super().__init__()
-            self.gate, self.out, self.last = nn.Identity(), nn.Linear(WIDTH, 6), nn.Linear(6, 3)
+            self.gate: Any = nn.Identity()
+            self.out, self.last = nn.Linear(WIDTH, 6), nn.Linear(6, 3)
 
         def forward(self, x: Tensor) -> Tensor:
             answer: Tensor = self.last(torch.relu(super().forward(x)))
@@ -196,6 +197,6 @@ def test_heads_of_a_layer_that_has_neurons_too_get_their_gate() -> None:
     model = insert_noise(Longer().double().eval(), tokens(7), where="heads")
     (layer,) = noise_layers(model).values()
     layer.mask[:2] = 0
-    smaller = compact(model, tokens(7))
+    smaller: Any = compact(model, tokens(7))
     assert (smaller.heads, smaller.width, smaller.limit) == (HEADS // 2, WIDTH // 2, WIDTH)
     assert relative_difference(model, smaller, tokens(40)) < 1e-12
