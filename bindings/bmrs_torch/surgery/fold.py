@@ -32,6 +32,8 @@ __all__ = ["NotFoldableError", "fold", "unfoldable"]
 
 M = TypeVar("M", bound=nn.Module)
 
+READERS, MAKER = "what takes them", "the layer before their noise"
+
 EXACT = 1e-9
 """Of ‖difference‖ to ‖answer‖ in float64: a million times its rounding, and a thousandth of what a wrong
 factor on a structure that hardly matters would do."""
@@ -117,7 +119,9 @@ def fold(
     found, refused = _found(model, inputs)
     if refused:
         raise NotFoldableError("; ".join(refused.values()))
-    report_unreached(_missed(model, inputs, found, training_step), unreached, "folded into what takes them")
+    for into, ways in _doubtful(found).items():
+        missed = _missed(model, inputs, ways, training_step)
+        report_unreached(missed, unreached if into == READERS else "warn", f"folded into {into}")
     folded = _folded(model, found, factors)
     reference.verify(folded, "folding the noise into the weights")
     if reference.untrained:
@@ -125,13 +129,17 @@ def fold(
     return folded
 
 
-def _missed(
-    model: nn.Module, inputs: Any, ways: dict[str, Way], training_step: TrainingStep | None
-) -> list[str]:
-    """What was never reached and might take structures whose factor doesn't go where their noise sits."""
-    names = [name for name, way in ways.items() if not way.is_evident]
-    if not names:
-        return []
+def _doubtful(ways: dict[str, Way]) -> dict[str, list[str]]:
+    """Noise layers whose factor doesn't go where their noise sits, by where it goes."""
+    found: dict[str, list[str]] = {}
+    for name, way in ways.items():
+        if not way.is_evident:
+            found.setdefault(READERS if way.in_readers else MAKER, []).append(name)
+    return found
+
+
+def _missed(model: nn.Module, inputs: Any, names: list[str], training_step: TrainingStep | None) -> list[str]:
+    """What was never reached and might take the structures of these noise layers."""
     network = follow(model, inputs, closed=none_closed, training_step=training_step, routed=True)
     roots = network.labels.roots
     classes = [root for n in names if n in network.gates for root in roots(network.gates[n]).tolist()]

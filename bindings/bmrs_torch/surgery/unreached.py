@@ -28,9 +28,10 @@ def check_unreached(unreached: Unreached) -> None:
 
 
 def unreached_readers(model: nn.Module, network: FollowedNetwork, widths: Collection[int]) -> list[str]:
-    """What was never reached and takes inputs of these widths, or is of them where that isn't known.
+    """What was never reached and takes or gives channels of these widths, or has parameters of them.
 
-    Multiples count, as flattened pixels make them, and sums of two, as concatenation makes them.
+    Of what it takes multiples count, as flattened pixels make them, and sums of two, as concatenation makes
+    them.
 
     Parameters
     ----------
@@ -48,8 +49,9 @@ def unreached_readers(model: nn.Module, network: FollowedNetwork, widths: Collec
     """
     found = []
     for name, keys in missing(model, network.parameters).items():
-        sizes = _sizes_taken(model.get_submodule(name), keys)
-        if any(_is_made_of(size, widths) for size in sizes):
+        module = model.get_submodule(name)
+        reads = any(_is_made_of(size, widths) for size in _sizes_taken(module, keys))
+        if reads or any(size in widths for key in keys for size in module.get_parameter(key).shape):
             found.append(name)
     return found
 

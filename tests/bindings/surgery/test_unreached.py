@@ -51,6 +51,7 @@ READERS: dict[str, Callable[[], nn.Module]] = {
     "in a sequence": lambda: nn.Sequential(nn.ReLU(), nn.Linear(8, 2)),
     "convolution": lambda: nn.Conv1d(8, 2, 1),
     "of all pixels": lambda: nn.Linear(8 * 9, 2),
+    "giving what is added": lambda: nn.Linear(5, 8),
 }
 
 
@@ -79,7 +80,7 @@ def test_one_may_go_on() -> None:
 
 
 def test_what_can_not_read_it_is_no_obstacle() -> None:
-    assert compact(masked(nn.Linear(7, 8)), normal(4, 6)).head.in_features == 5
+    assert compact(masked(nn.Linear(7, 5)), normal(4, 6)).head.in_features == 5
 
 
 def test_nothing_is_said_where_nothing_is_cut() -> None:
@@ -95,6 +96,17 @@ def test_a_factor_that_goes_into_what_is_reached_only_is_an_error() -> None:
         fold(model, normal(4, 6))
     with pytest.warns(UserWarning, match="never reached 'second'"):
         fold(model, normal(4, 6), unreached="warn")
+
+
+def test_a_factor_that_goes_into_the_layer_before_is_named_too() -> None:
+    """It is right for what takes the noisy structures, wrong for what would take them before the noise."""
+    model = masked(nn.Linear(8, 5))
+    model.first, model.gate = nn.Linear(6, 8), MultiplicativeNoise(8, axis=-1).eval()
+    with pytest.warns(UserWarning, match=r"never reached 'second'.*folded into the layer before their noise"):
+        folded = fold(model, normal(4, 6))
+    with torch.no_grad():
+        for task in ("first", "second"):
+            torch.testing.assert_close(folded(normal(4, 6), task), model(normal(4, 6), task))
 
 
 class Experts(nn.Module):
