@@ -19,7 +19,6 @@ from bmrs_torch.wrapping import unwrapped
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
 
-READ_BY_EXPERTS = "it is read by experts of which the example didn't reach all"
 KEEPS_ONE = "a layer has to keep at least one"
 
 
@@ -139,20 +138,23 @@ def select(
     layers = noise_layers(model)
     network = follow(model, example_inputs, training=training, training_step=training_step, routed=True)
     selection = Selection(network, layers)
-    read = _read_by_experts(model, network) & selection.removable
-    return selection.only(selection.removable - read, dict.fromkeys(read, READ_BY_EXPERTS))
+    shared = _shared_by_experts(model, network)
+    reasons = {root: shared[root] for root in selection.removable & shared.keys()}
+    return selection.only(selection.removable - reasons.keys(), reasons)
 
 
-def _read_by_experts(model: nn.Module, network: FollowedNetwork) -> set[int]:
+def _shared_by_experts(model: nn.Module, network: FollowedNetwork) -> dict[int, str]:
     """Classes that experts have in common, where some expert was never reached: it has them, too."""
-    common: set[int] = set()
-    for twins in unreached_twins(model, network.parameters).values():
+    common: dict[int, str] = {}
+    for name, twins in unreached_twins(model, network.parameters).items():
         number: Counter[int] = Counter()
         for twin in twins:
             stored = [axes for name, axes in network.parameters.items() if name.rpartition(".")[0] == twin]
             labels = [network.labels.roots(axis.labels) for axes in stored for axis in axes]
             number.update({root for each in labels for root in each.tolist()})
-        common |= {root for root, times in number.items() if times > 1 or len(twins) == 1}
+        shared = [root for root, times in number.items() if times > 1 or len(twins) == 1]
+        why = f"the example never reached {name!r}, which shares it with others of its kind, as experts do"
+        common |= dict.fromkeys(shared, why)
     return common
 
 

@@ -85,9 +85,9 @@ def report_unreached(names: Collection[str], unreached: Unreached, what: str) ->
     if not names:
         return
     text = (
-        f"the example never reached {', '.join(map(repr, names))}, which by its width might read structures "
-        f"that are {what}, and would be wrong afterwards. Give example_inputs, or a training_step, that "
-        "reach it"
+        f"the example never reached {', '.join(map(repr, names))}, which by its width might read or give "
+        f"structures that are {what}, and would be wrong afterwards. Give example_inputs, or a "
+        "training_step, that reach it"
     )
     if unreached == "error":
         raise SurgeryError(f"{text}, or unreached='warn' to go on; the model was left as it was")
