@@ -2,19 +2,21 @@
 PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+ZOO_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := .venv-zoo
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-zoo lint format types imports wheel-test bench clean
+.PHONY: help demo test test-zoo zoo lint format types imports wheel-test bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo         train, prune, shrink and reload LeNet-5 (DEMO_ARGS="--help" for its options)'
 	@echo 'make test         the whole test-suite, doctests included'
 	@echo 'make test-zoo     surgery on architectures of torchvision, timm and transformers'
+	@echo 'make zoo          the record of what can be pruned of all of them (hours; goes on where it was stopped)'
 	@echo 'make lint         ruff, format and rules;  make format applies them'
 	@echo 'make types        mypy, strict'
 	@echo 'make imports      the import contract'
@@ -68,6 +70,9 @@ test: $(VENV)/.dev-ready
 
 test-zoo: $(ZOO)/.ready
 	$(ZOO)/bin/python -m pytest tests/zoo
+
+zoo: $(ZOO)/.ready
+	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.zoo $(ZOO_ARGS)
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .

@@ -67,6 +67,10 @@ def _given(out: Any, count: int) -> tuple[NDArray[Any], ...]:
             raise ValueError(
                 "out must hold different arrays, got the same one twice: one result would be lost"
             )
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(
+                "out must be a NumPy array without a mask, which would not be heeded: give out.data"
+            )
         if not isinstance(array, np.ndarray):
             raise TypeError(f"out must be a NumPy array, got {type(array).__name__}")
         if not array.flags.writeable:

@@ -30,11 +30,14 @@ def _before(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return _noise(layer, "input_noise")(args[0]), *args[1:]
 
 
+def _after_blocks(layer: nn.Module, _args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Noise on what a layer gives: on equal blocks of an axis, as the groups of a GroupNorm are."""
+    return _noise(layer, "output_noise")(output, in_blocks=True)  # type: ignore[no-any-return]
+
+
 def _before_blocks(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    """Noise on what a layer takes: on equal blocks of its last axis, as heads are."""
-    noise = _noise(layer, "input_noise")
-    blocks = args[0].unflatten(-1, (noise.num_structures, -1))
-    return noise(blocks).flatten(-2), *args[1:]
+    """Noise on what a layer takes: on equal blocks of an axis, as heads are."""
+    return _noise(layer, "input_noise")(args[0], in_blocks=True), *args[1:]
 
 
 def _noise(layer: nn.Module, second_name: str) -> MultiplicativeNoise:
@@ -67,7 +70,7 @@ def attach(
     before : bool
         On the layer's first input instead of its output.
     blocks : bool
-        On equal blocks of the input's last axis, one for each structure.
+        On equal blocks of an axis, one for each structure; see :meth:`MultiplicativeNoise.forward`.
     """
     name = name_for(layer, before=before)
     if name is None:
@@ -78,7 +81,7 @@ def attach(
     if before:
         layer.register_forward_pre_hook(_before_blocks if blocks else _before)
     else:
-        layer.register_forward_hook(_after)
+        layer.register_forward_hook(_after_blocks if blocks else _after)
 
 
 class Attachment(NamedTuple):
@@ -99,8 +102,10 @@ def attachments(model: nn.Module) -> list[Attachment]:
             if hook in (_before, _before_blocks):
                 noise = _noise(layer, "input_noise")
                 found.append(Attachment(name, layer, noise, before=True, blocks=hook is _before_blocks))
-        if _after in layer._forward_hooks.values():
-            found.append(Attachment(name, layer, _noise(layer, "output_noise"), before=False, blocks=False))
+        for hook in layer._forward_hooks.values():
+            if hook in (_after, _after_blocks):
+                noise = _noise(layer, "output_noise")
+                found.append(Attachment(name, layer, noise, before=False, blocks=hook is _after_blocks))
     return found
 
 
@@ -110,6 +115,8 @@ def detach(attachment: Attachment) -> None:
     for name in [key for key, child in layer._modules.items() if child is attachment.noise]:
         del layer._modules[name]
     hooks: Any = layer._forward_pre_hooks if attachment.before else layer._forward_hooks
-    ours: tuple[Callable[..., Any], ...] = (_before, _before_blocks) if attachment.before else (_after,)
+    ours: tuple[Callable[..., Any], ...] = (
+        (_before, _before_blocks) if attachment.before else (_after, _after_blocks)
+    )
     for key in [key for key, hook in hooks.items() if hook in ours]:
         del hooks[key]

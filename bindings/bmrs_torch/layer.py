@@ -125,8 +125,20 @@ class MultiplicativeNoise(nn.Module):
         self._expectation = (mu, log_sigma, mask, scale)
         return scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply each structure of `x` by its noise (training) or its expectation (evaluation)."""
+    def forward(self, x: Tensor, *, in_blocks: bool = False) -> Tensor:
+        """Multiply each structure of `x` by its noise (training) or its expectation (evaluation).
+
+        Parameters
+        ----------
+        x : Tensor
+            Of floating-point numbers, with an axis of `num_structures`.
+        in_blocks : bool
+            That axis holds a block of entries for each structure, one after another: heads, groups. Then
+            `axis` is that of the structures once the blocks lie on two axes, (structures, entries of each).
+        """
+        if in_blocks:
+            first = self.axis % (x.ndim + 1)
+            return self.forward(self._blocks(x)).flatten(first, first + 1)
         if self.training and not self._fixed:
             if self.share == "sample" and is_small(self, x, self.axis):
                 return multiplied(self, x, self.axis)
@@ -145,8 +157,15 @@ class MultiplicativeNoise(nn.Module):
         again = not (learns or torch.compiler.is_compiling()) and is_ordinary(self.mu)
         return self.scaled(x, self._expected_noise_again() if again else self.expected_noise())
 
-    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+    def _blocks(self, x: Tensor) -> Tensor:
+        blocks: Tensor = x.unflatten(self.axis % (x.ndim + 1), (self.num_structures, -1))
+        return blocks
+
+    def scaled(self, x: Tensor, scale: Tensor, *, in_blocks: bool = False) -> Tensor:
         """Multiply each structure of `x` by its entry of `scale`, shape (num_structures,)."""
+        if in_blocks:
+            first = self.axis % (x.ndim + 1)
+            return self.scaled(self._blocks(x), scale).flatten(first, first + 1)
         if x.is_nested:  # of torch's transformers: samples of their own lengths, one after another
             parts = [self.scaled(part.unsqueeze(0), scale).squeeze(0) for part in x.unbind()]
             return torch.nested.as_nested_tensor(parts)

@@ -23,6 +23,11 @@ def test_a_masked_array_is_refused_by_name(signature: Signature) -> None:
             signature.call(*arrays)
 
 
+def test_results_are_not_written_below_a_mask() -> None:
+    with pytest.raises(TypeError, match="out must be a NumPy array without a mask"):
+        snr(np.array([-1.0, -2.0]), 1.0, out=np.ma.zeros(2))
+
+
 @pytest.mark.parametrize("kind", [list, tuple, lambda values: [[value] for value in values]])
 def test_lists_of_whole_numbers_are_float64(kind: Any) -> None:
     found = snr(kind([-1, -2, -3]), kind([1, 1, 2]))

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.zoo.architectures import ARCHITECTURES
+from benchmarks.zoo.of_torchvision import swin, vit
+from benchmarks.zoo.randomness import mask, randomize, randomize_noise, randomize_statistics
 from bmrs_torch import (
     NotFoldableError,
     compact,
@@ -19,12 +22,10 @@ from bmrs_torch import (
     plan_insertion,
 )
 from bmrs_torch.surgery.verification import RELATIVE_TOLERANCE, relative_difference
-from tests.zoo.architectures import ARCHITECTURES, swin, vit
-from tests.zoo.randomness import mask, randomize, randomize_statistics
 
 
 def inputs_of(name: str) -> torch.Tensor:
-    inputs = ARCHITECTURES[name].inputs(0)
+    inputs = ARCHITECTURES[name].inputs(0, 2)
     assert isinstance(inputs, torch.Tensor)
     return inputs
 
@@ -35,7 +36,7 @@ def test_resnet_with_noise_after_every_norm_loses_what_all_gates_of_a_stream_agr
     randomize(model)
     randomize_statistics(model, x)
     insert_noise(model, x, where="resnet")
-    randomize(model, seed=1)
+    randomize_noise(model, seed=1)
     layers = noise_layers(model)
     assert len(layers) == 20
     mask(model, 0.6)
@@ -50,7 +51,7 @@ def test_resnet_with_noise_after_every_norm_loses_what_all_gates_of_a_stream_agr
         warnings.simplefilter("ignore", UserWarning)
         smaller = compact(model, x)
     assert (
-        relative_difference(model, fold(smaller, x), ARCHITECTURES["resnet18"].inputs(1))
+        relative_difference(model, fold(smaller, x), ARCHITECTURES["resnet18"].inputs(1, 2))
         <= RELATIVE_TOLERANCE
     )
 
@@ -70,14 +71,14 @@ def test_resnet_streams_with_one_shared_noise_layer_shrink() -> None:
     randomize_statistics(model, x)
     insert_noise(model, x, where="streams")
     assert len(noise_layers(model)) == 8 + 4
-    randomize(model, seed=1)
+    randomize_noise(model, seed=1)
     mask(model, 0.5)
     folded: Any = fold(compact(model, x), x)
-    assert relative_difference(model, folded, ARCHITECTURES["resnet18"].inputs(1)) <= RELATIVE_TOLERANCE
+    assert relative_difference(model, folded, ARCHITECTURES["resnet18"].inputs(1, 2)) <= RELATIVE_TOLERANCE
     assert folded.get_submodule("fc").in_features < 400
 
 
-@pytest.mark.parametrize("name", ["timm vit", "hf vit", "bert", "gpt2"])
+@pytest.mark.parametrize("name", ["vit of timm", "vit of transformers", "bert", "gpt2"])
 def test_the_papers_block_output_is_kept_with_the_reason_and_not_folded(name: str) -> None:
     model, x = ARCHITECTURES[name].build().eval(), inputs_of(name)
     assert any(
@@ -95,7 +96,7 @@ def test_the_papers_block_output_is_kept_with_the_reason_and_not_folded(name: st
         fold(model, x)
 
 
-@pytest.mark.parametrize(("name", "heads"), [("bert", 2), ("gpt2", 2), ("timm vit", 2), ("llama", 2)])
+@pytest.mark.parametrize(("name", "heads"), [("bert", 2), ("gpt2", 2), ("vit of timm", 2), ("llama", 2)])
 def test_heads_alone(name: str, heads: int) -> None:
     plan = plan_insertion(ARCHITECTURES[name].build(), inputs_of(name), where="heads")
     assert len(plan.placements) == heads
@@ -120,4 +121,4 @@ def test_heads_of_one_group_of_queries_go_together() -> None:
     smaller = compact(model, x)
     first = smaller.get_submodule("model.layers.0.self_attn")
     assert [first.get_submodule(n).out_features for n in ("q_proj", "k_proj", "v_proj")] == [16, 8, 8]
-    assert relative_difference(model, smaller, ARCHITECTURES["llama"].inputs(1)) <= RELATIVE_TOLERANCE
+    assert relative_difference(model, smaller, ARCHITECTURES["llama"].inputs(1, 2)) <= RELATIVE_TOLERANCE

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from bmrs_torch.channels.axes import Axis
-from bmrs_torch.channels.trace import Balance, Call, Grouped, Trace, Use, give_up
+from bmrs_torch.channels.axes import Axis, Split
+from bmrs_torch.channels.trace import Balance, Call, Grouped, Reshape, Trace, Use, give_up
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -190,24 +190,31 @@ def convolution(trace: Trace, call: Call) -> None:
 def _grouped(
     trace: Trace, call: Call, channels: Axis | None, rows: Axis | None, columns: Axis | None
 ) -> Axis | None:
-    name, groups = trace.name_of(call["weight"]), call["groups"]
-    if name is None or call["transposed"] or channels is None or rows is None:
-        trace.pin(
-            (channels, rows, columns), f"a grouped convolution has weights that can't be cut {trace.place}"
-        )
+    """Each group by itself: as many channels stay in every group that stays, and a whole group can go."""
+    weight, groups = call["weight"], call["groups"]
+    names = trace.names_of(weight)
+    reason = f"a grouped convolution has weights that can't be cut {trace.place}"
+    if channels is None or rows is None or (weight.shape[1] > 1 and not names):
+        trace.pin((channels, rows, columns), reason)
         return None
     trace.pin((columns,), "a grouped convolution has them in every group")
-    known = trace.grouped.setdefault(name, Grouped(trace.labels.new(channels.size), groups))
-    trace.labels.unite(known.labels, channels.labels)
+    outputs = trace.axis(trace.labels.new(weight.shape[1] * groups)) if call["transposed"] else rows
+    if call["transposed"]:
+        trace.labels.unite(rows.labels, channels.labels)
+    inside = outputs.labels if call["transposed"] else channels.labels
+    for name in names:
+        trace.labels.unite(trace.grouped.setdefault(name, Grouped(inside, groups)).labels, inside)
+    each, pieces = outputs.size // groups, np.split(channels.labels, groups)
+    zero = np.repeat(channels.zero.reshape(groups, -1).all(axis=1), each)
     if channels.size == groups:  # depthwise, with one or several outputs for each channel
-        each = rows.size // groups
-        trace.labels.unite(np.repeat(channels.labels, each), rows.labels)
-        return Axis(rows.labels, np.repeat(channels.zero, each))
-    reason = f"a grouped convolution has to keep as many in every group ({trace.module!r})"
-    for labels in (channels.labels, rows.labels):
-        trace.balances.append(Balance(tuple(np.split(labels, groups)), reason))
-    trace.uses.append(Use(channels.labels, channels.zero, trace.module))
-    return trace.axis(rows.labels)
+        trace.labels.unite(np.repeat(channels.labels, each), outputs.labels)
+        trace.reshapes.append(Reshape(trace.module, Split(channels, (groups, 1), 0)))
+    else:
+        reason = f"a grouped convolution has to keep as many in every group that it keeps ({trace.module!r})"
+        both = (tuple(pieces), tuple(np.split(outputs.labels, groups)))
+        trace.balances.append(Balance(both, reason, whole=True))
+        trace.uses.append(Use(channels.labels, channels.zero, trace.module))
+    return Axis(outputs.labels, zero)
 
 
 def batch_norm(trace: Trace, call: Call) -> None:
@@ -273,15 +280,31 @@ def layer_norm(trace: Trace, call: Call) -> None:
 
 
 def group_norm(trace: Trace, call: Call) -> None:
-    """Group normalisation."""
-    x = call["input"]
-    reason = f"GroupNorm normalises over the structures {trace.place}, so removing one changes the others"
-    for tensor in call.tensors:
-        trace.pin_tensor(tensor, reason)
+    """Group normalisation: a group goes as a whole, then the others stay what they are."""
+    x, out, groups = call["input"], call.outputs[0], call["group"]
     state = trace.state(x)
-    for out in call.outputs:
-        axes = state.axes if out.shape == x.shape else (None,) * out.ndim
-        trace.set(out, [a and trace.axis(a.labels) for a in axes], state.dynamic)
+    axis = state.axes[1]
+    vectors = [trace.state(t).axes[0] for t in call.tensors if t is not x]
+    for extra in call.outputs[1:]:  # statistics of each group
+        trace.set(extra, (None,) * extra.ndim, state.dynamic)
+    trace.pin(state.axes[2:], f"GroupNorm goes over them {trace.place}")
+    axes: list[Axis | None] = [state.axes[0], *(None,) * (out.ndim - 1)]
+    if axis is None or None in vectors:
+        trace.pin((axis, *vectors), f"GroupNorm is made of something without channels {trace.place}")
+        return trace.set(out, axes, state.dynamic)
+    for own in vectors:
+        trace.labels.unite(axis.labels, own.labels)  # type: ignore[union-attr]
+    if groups == 1:
+        reason = "GroupNorm with a single group normalises over all structures"
+        trace.pin((axis,), f"{reason} {trace.place}, so removing one changes the others")
+        axes[1] = trace.axis(axis.labels)
+        return trace.set(out, axes, state.dynamic)
+    rows = axis.labels.reshape(groups, -1)
+    trace.labels.unite_rows(rows, f"GroupNorm normalises over groups of {rows.shape[1]} {trace.place}")
+    trace.reshapes.append(Reshape(trace.module, Split(axis, (groups, rows.shape[1]), 0)))
+    zero = np.repeat(axis.zero.reshape(rows.shape).all(axis=1), rows.shape[1])
+    axes[1] = trace.carried(out, 1, axis.labels, zero)
+    return trace.set(out, axes, state.dynamic)
 
 
 def reduction(trace: Trace, call: Call) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from bmrs_torch.layer import MultiplicativeNoise
 
@@ -144,11 +147,13 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
 def training_copy(model: nn.Module) -> nn.Module:
     """A copy of a model in training mode, but for what draws at random there, noise and dropout.
 
+    Spectral norms stay what they are too: they are estimated anew at each step of training.
     BatchNorm that is synchronised among processes is computed in this one: no other comes along.
     """
     other = copy.deepcopy(model).train()
     for module in other.modules():
-        if isinstance(module, (MultiplicativeNoise, nn.modules.dropout._DropoutNd)):
+        estimates = any(isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values())
+        if estimates or isinstance(module, (MultiplicativeNoise, _DropoutNd, _SpectralNorm)):
             module.eval()
         elif isinstance(module, nn.SyncBatchNorm):
             vars(module)["forward"] = partial(nn.modules.batchnorm._BatchNorm.forward, module)

@@ -30,6 +30,7 @@ class Labels:
         self._parents: Ints = np.empty(64, dtype=np.int64)
         self._number = 0
         self._pins: list[tuple[Ints, str]] = []
+        self._bonds: list[tuple[Ints, str]] = []
 
     @property
     def number(self) -> int:
@@ -64,14 +65,27 @@ class Labels:
             while not np.array_equal(parents[parents], parents):
                 parents[:] = parents[parents]
 
+    def unite_rows(self, table: Ints, reason: str) -> None:
+        """Unite the labels in each row of a table, and say why."""
+        self.unite(table, np.broadcast_to(table[:, :1], table.shape))
+        if table.shape[1] > 1:
+            self._bonds.append((table[:, 0], reason))
+
+    def bound(self) -> dict[int, str]:
+        """The first reason why the channels of a class can only go together, where one was given."""
+        return self._first(self._bonds)
+
     def pin(self, labels: Ints, reason: str) -> None:
         """Say that these can't be removed, and why."""
         self._pins.append((labels, reason))
 
     def pinned(self) -> dict[int, str]:
         """The first reason why each class that can't be removed can't, by its representative."""
+        return self._first(self._pins)
+
+    def _first(self, given: list[tuple[Ints, str]]) -> dict[int, str]:
         reasons: dict[int, str] = {}
-        for labels, reason in self._pins:
+        for labels, reason in given:
             for root in np.unique(self.roots(labels)).tolist():
                 reasons.setdefault(root, reason)
         return reasons

@@ -105,6 +105,39 @@ def _divide(
         trace.reshapes.append(Reshape(trace.module, split))
 
 
+def pixel_shuffle(trace: Trace, call: Call) -> None:
+    """Blocks of r² channels become one each, of r times as many rows and columns: they go as a whole."""
+    x, axes = call["self"], list(trace.state(call["self"]).axes)
+    trace.pin(tuple(axes[-2:]), f"pixels are shuffled into them {trace.place}")
+    axes[-2:] = None, None
+    if axes[-3] is not None:
+        rows = axes[-3].labels.reshape(-1, call["upscale_factor"] ** 2)
+        trace.labels.unite_rows(rows, f"pixel_shuffle makes one channel of {rows.shape[1]} {trace.place}")
+        axes[-3] = Axis(rows[:, 0].copy(), np.logical_and.reduce(axes[-3].zero.reshape(rows.shape), axis=1))
+    trace.set(call.out, axes, trace.state(x).dynamic)
+
+
+def pixel_unshuffle(trace: Trace, call: Call) -> None:
+    """The reverse: each channel becomes r² channels."""
+    x, axes = call["self"], list(trace.state(call["self"]).axes)
+    trace.pin(tuple(axes[-2:]), f"pixels are shuffled out of them {trace.place}")
+    axes[-2:] = None, None
+    if axes[-3] is not None:
+        times = call["downscale_factor"] ** 2
+        axes[-3] = axes[-3].moved(lambda values: np.repeat(values, times))
+    trace.set(call.out, axes, trace.state(x).dynamic)
+
+
+def channel_shuffle(trace: Trace, call: Call) -> None:
+    """The first channels of all groups, then the second: those at one place in their groups go together."""
+    x, axes = call["self"], list(trace.state(call["self"]).axes)
+    if axes[1] is not None:
+        groups = axes[1].labels.reshape(call["groups"], -1)
+        trace.labels.unite_rows(groups.T, f"channel_shuffle takes one of each group in turn {trace.place}")
+        axes[1] = axes[1].moved(lambda values: values.reshape(groups.shape).T.ravel())
+    trace.set(call.out, axes, trace.state(x).dynamic)
+
+
 def unsqueeze(trace: Trace, call: Call) -> None:
     """A new axis of size 1."""
     state, out = trace.state(call["self"]), call.out
@@ -186,7 +219,7 @@ def split(trace: Trace, call: Call) -> None:
         start = stop
     if len({piece.size for piece in pieces}) == 1:
         shape = (len(pieces), pieces[0].size)
-        trace.balances.append(Balance(tuple(pieces), f"they are split evenly {trace.place}"))
+        trace.balances.append(Balance((tuple(pieces),), f"they are split evenly {trace.place}"))
         assert axis is not None
         trace.reshapes.append(Reshape(trace.module, Split(axis, shape, 1)))
 
@@ -263,6 +296,9 @@ MOVEMENT: dict[str, Rule] = {
     ),
     **dict.fromkeys(("permute", "transpose", "t"), permute),
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias"), view),
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "unsqueeze": unsqueeze,
     "squeeze": squeeze,
     "expand": expand,

@@ -26,6 +26,7 @@ from bmrs_torch.channels.calling import (
     tensors_of,
     training_copy,
 )
+from bmrs_torch.channels.computed import follow_computed, let_go_of_graphs
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
 from bmrs_torch.channels.noting import Size, noting
@@ -198,6 +199,7 @@ def follow(
     """
     model = unwrapped(model)
     check_has_values(model)
+    let_go_of_graphs(model)
     check_stored(model)
     network = FollowedNetwork()
     try:
@@ -232,6 +234,7 @@ def trained(model: nn.Module) -> nn.Module:
     A BatchNorm without bias and running mean maps 0 to 0: what can be removed of a network is to be judged by
     what it will be, not by how it was initialised.
     """
+    let_go_of_graphs(model)
     check_stored(model)
     other = copy.deepcopy(unwrapped(model))
     generator = torch.Generator().manual_seed(0)
@@ -296,6 +299,7 @@ def _run(
         setattr(trace, name, getattr(network, name))
     with ExitStack() as stack:
         stack.enter_context(_plain_attention())
+        stack.enter_context(follow_computed(model, trace))
         stack.enter_context(_gates(model, trace, network, closed))
         stack.enter_context(_watch(model, trace, network.calls if step is None else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
@@ -331,12 +335,17 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
         dead = closed(layer)
         open_ = _strength(layer) if closed is masked else None
 
-        def forward(x: Tensor) -> Tensor:
+        def forward(x: Tensor, *, in_blocks: bool = False) -> Tensor:
             labels = trace.stored_labels(layer.mu)
             for vector in (layer.log_sigma, layer.mask):
                 trace.labels.unite(labels, trace.stored_labels(vector))
             network.gates[name] = labels
-            return close(trace, x, layer.axis, labels, dead, open_)
+            if not in_blocks:
+                return close(trace, x, layer.axis, labels, dead, open_)
+            axis = layer.axis % (x.ndim + 1)
+            block = x.shape[axis] // labels.size
+            wide = None if open_ is None else open_.repeat_interleave(block)
+            return close(trace, x, axis, np.repeat(labels, block), np.repeat(dead, block), wide)
 
         return forward
 
@@ -395,6 +404,8 @@ def _watch(
         if name is None:
             return None
         trace.modules.pop()
+        if trace.asleep:
+            return None
         first = args[0] if args and isinstance(args[0], Tensor) else None
         given = () if first is None else trace.state(first).axes
         result = trace.state(output).axes if isinstance(output, Tensor) else ()

@@ -216,8 +216,8 @@ class _Watch(TorchFunctionMode):
             yield from self._along(shape, out, 0)
         elif name == "unflatten":
             yield from self._along(rest[1], out, rest[0] % x.ndim)
-        elif name in ("layer_norm", "rms_norm"):
-            yield from self._along(rest[0], x, x.ndim - len(rest[0]))
+        elif name in ("layer_norm", "rms_norm", "group_norm"):
+            yield from self._normalised(name, x, rest[0])
         elif name == "__getitem__":
             yield from self._sliced(x, rest[0])
         elif name in ("narrow", "narrow_copy"):
@@ -231,6 +231,14 @@ class _Watch(TorchFunctionMode):
         elif name in ("conv1d", "conv2d", "conv3d"):
             groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
             yield groups, self._labels(x, 1) if groups == x.shape[1] else None
+
+    def _normalised(self, name: str, x: Tensor, given: Any) -> Iterator[tuple[Any, Ints | None]]:
+        """Sizes of the last axes, or the number of groups, which go as a whole."""
+        if name != "group_norm":
+            yield from self._along(given, x, x.ndim - len(given))
+            return
+        labels = self._labels(x, 1)
+        yield given, None if labels is None else labels[:: labels.size // int(given)]
 
     def _labels(self, tensor: Tensor, axis: int) -> Ints | None:
         found = self._trace.state(tensor).axes[axis]

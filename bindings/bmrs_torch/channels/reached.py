@@ -22,7 +22,7 @@ def unreached(model: nn.Module, reached: Collection[str]) -> dict[str, list[str]
         Names of the parameters and buffers that took part.
     """
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    known = {id(stored[name]) for name in reached}
+    known = {id(stored[name]) for name in reached if name in stored}
     found = {}
     for name, module in model.named_modules():
         keys = [key for key, p in module._parameters.items() if p is not None and id(p) not in known]

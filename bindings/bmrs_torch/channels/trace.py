@@ -33,10 +33,21 @@ class Use:
 
 @dataclass(frozen=True)
 class Balance:
-    """Runs of channels of which equally many have to stay."""
+    """Groups of channels that have to stay of equal size.
 
-    pieces: tuple[Ints, ...]
+    Attributes
+    ----------
+    rows : tuple of tuple of ndarray
+        In each row a piece for each group, all of one size, of which equally many have to stay: in a grouped
+        convolution one row of inputs and one of outputs.
+    reason : str
+    whole : bool
+        Whether a group may go as a whole, with its pieces in all rows.
+    """
+
+    rows: tuple[tuple[Ints, ...], ...]
     reason: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,10 @@ class Reshape:
 
 @dataclass(frozen=True)
 class Grouped:
-    """Input channels of a grouped convolution, whose weight has no axis for them."""
+    """Channels of a grouped convolution on axis 1 of its weight, which has only their places in a group.
+
+    Those are the inputs, of a transposed convolution the outputs.
+    """
 
     labels: Ints
     groups: int
@@ -113,6 +127,8 @@ class Trace(TorchDispatchMode):
         Channels of tensors that are added: those of residual streams.
     strangers_vary : bool
         Whether tensors that come from nowhere are inputs, not constants.
+    asleep : int
+        While it isn't 0, nothing that runs is followed.
     """
 
     def __init__(
@@ -133,6 +149,7 @@ class Trace(TorchDispatchMode):
         self.lost: list[tuple[Ints, str]] = []
         self.sums: list[Ints] = []
         self.strangers_vary = False
+        self.asleep = 0
         self._rules = rules
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored
@@ -156,13 +173,26 @@ class Trace(TorchDispatchMode):
         if name is None or (tensor.ndim > 1 and not isinstance(tensor, nn.Parameter)):
             # Buffers of several axes are masks and tables of positions.
             return State((None,) * tensor.ndim, dynamic=name is None and self.strangers_vary)
+        return State(self.stored_axes(name, tensor), dynamic=False)
+
+    def stored_axes(self, name: str, tensor: Tensor) -> tuple[Axis, ...]:
+        """The axes of a stored tensor, which gets labels when it is first used."""
         if name not in self.parameters:
             self.parameters[name] = tuple(self.axis(self.labels.new(size)) for size in tensor.shape)
-        return State(self.parameters[name], dynamic=False)
+        return self.parameters[name]
 
     def axis(self, labels: Ints, zero: Bools | None = None) -> Axis:
         """An axis of these channels, none of them known to be 0 unless told."""
         return Axis(labels, np.zeros(labels.size, dtype=np.bool_) if zero is None else zero)
+
+    def names_of(self, tensor: Tensor) -> list[str]:
+        """Names of the stored tensors of which a tensor has the first two axes: itself, or a rescaled one."""
+        axes = self.state(tensor).axes
+        return [
+            name
+            for name, own in self.parameters.items()
+            if len(own) == len(axes) > 1 and own[0] is axes[0] and own[1] is axes[1]
+        ]
 
     def stored_labels(self, vector: Tensor) -> Ints:
         """Labels of a stored tensor of one axis."""
@@ -228,6 +258,8 @@ class Trace(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
+        if self.asleep:
+            return out
         defaults = _defaults(func)
         given = {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
         call = Call(func.overloadpacket.__name__, given, out, torch.Tag.pointwise in func.tags)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from bmrs_torch.attachment import attachments
 from bmrs_torch.channels.makers import has_weight, made_by
 from bmrs_torch.channels.network import FollowedNetwork, follow, none_closed
+from bmrs_torch.channels.weights import weight_axes
 from bmrs_torch.layer import MultiplicativeNoise
 
 
@@ -21,6 +21,8 @@ class FeedingLayer:
     name: str
     layer: nn.Module
     num_structures: int
+    blocks: bool = False
+    """Whether several rows, one after another, belong to each structure: those of a group of a GroupNorm."""
 
     def weights(self) -> Tensor:
         """Its weights, (structures, weights of each), float64."""
@@ -35,7 +37,8 @@ class FeedingLayer:
         bias = getattr(self.layer, "bias", None)
         if not isinstance(bias, Tensor):
             return None
-        return bias.detach().double() * self._gradient("bias", bias).double()
+        terms = bias.detach().double() * self._gradient("bias", bias).double()
+        return terms.view(self.num_structures, -1).sum(1) if self.blocks else terms
 
     def _weight(self) -> Tensor:
         weight = getattr(self.layer, "weight", None)
@@ -56,14 +59,14 @@ class FeedingLayer:
         return parameter.grad
 
     def _rows(self, value: Tensor) -> Tensor:
-        if isinstance(self.layer, _ConvTransposeNd) or type(self.layer).__name__ == "Conv1D":
-            value = value.transpose(0, 1)  # both keep the outputs on axis 1, Conv1D of transformers too
-        if len(value) != self.num_structures:
+        if weight_axes(self.layer)[0] == 1:
+            value = value.transpose(0, 1)
+        if len(value) != self.num_structures and not self.blocks:
             raise ValueError(
                 f"layer {self.name!r} has {len(value)} rows of weights for the {self.num_structures} "
                 "structures of the noise after it, so no row belongs to one; choose a criterion of the noise"
             )
-        return value.double().reshape(len(value), -1)
+        return value.double().reshape(self.num_structures, -1)
 
 
 def feeding_layers(
@@ -90,11 +93,12 @@ def feeding_layers(
     ValueError
         If a noise layer follows none, or the model has to be followed and there is no example.
     """
-    on = {id(a.noise): a.name for a in reversed(attachments(model)) if not a.before and has_weight(a.layer)}
+    on = {id(a.noise): a for a in reversed(attachments(model)) if not a.before and has_weight(a.layer)}
     network: FollowedNetwork | None = None
     found: dict[str, FeedingLayer] = {}
     for name, noise in layers.items():
-        feeding = on.get(id(noise))
+        attached = on.get(id(noise))
+        feeding = attached and attached.name
         if feeding is None:
             if example_inputs is None:
                 raise ValueError(
@@ -109,5 +113,10 @@ def feeding_layers(
                 f"before noise layer {name!r} comes no layer with weights for each of its structures; choose "
                 "a criterion of the noise, such as 'bmrs_n'"
             )
-        found[name] = FeedingLayer(feeding, model.get_submodule(feeding), noise.num_structures)
+        found[name] = FeedingLayer(
+            feeding,
+            model.get_submodule(feeding),
+            noise.num_structures,
+            attached is not None and attached.blocks,
+        )
     return found

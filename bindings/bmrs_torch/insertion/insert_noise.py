@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bmrs_kernels.contract import Share
-from bmrs_torch.channels.weights import NORMS, activation_axis, is_weighted
+from bmrs_torch.channels.weights import BATCH_NORMS, activation_axis, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.insertion.rehearsal import CHANGES_OPEN, carry_out, rehearsed
 from bmrs_torch.insertion.search import Search
@@ -87,7 +87,9 @@ def plan_insertion(
     if preset == "hidden":
         plan = search.hidden()
     elif preset == "batchnorm":
-        plan = search.after([name for name, module in model.named_modules() if isinstance(module, NORMS)])
+        plan = search.after(
+            [name for name, module in model.named_modules() if isinstance(module, BATCH_NORMS)]
+        )
     elif preset == "blocks":
         plan = search.after(_blocks(model))
     elif preset in _REMOVABLE:
@@ -124,7 +126,7 @@ def _restricted(plan: InsertionPlan, model: nn.Module, preset: str) -> Insertion
     """Only the heads, or only the neurons, or both, of a transformer."""
 
     def belongs(place: Placement) -> bool:
-        heads = place.block > 1
+        heads = place.block > 1 and place.before
         linear = activation_axis(model.get_submodule(place.name)) == -1
         wanted = {"heads": heads, "neurons": linear and not heads, "heads and neurons": linear}
         return wanted.get(preset, True)

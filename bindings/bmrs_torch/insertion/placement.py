@@ -17,11 +17,12 @@ class Placement:
     num_structures : int
         Structures that get noise.
     axis : int
-        Of the layer's output (or input) that counts them.
+        Of the layer's output (or input) that counts them; once its blocks lie on two axes, where it has such.
     before : bool
         Whether it lies on the layer's input instead of its output.
     block : int
-        Entries of that axis that belong to one structure: the size of a head, else 1.
+        Entries of that axis that belong to one structure: the size of a head or of a group of a GroupNorm,
+        else 1.
     stream : str
         Layers with the same name here share one noise layer; none for "".
     """
@@ -33,12 +34,22 @@ class Placement:
     block: int = 1
     stream: str = ""
 
+    @property
+    def axis_of_tensor(self) -> int:
+        """The axis on which the entries of all structures lie one after another."""
+        return self.axis + 1 if self.block > 1 and self.axis < 0 else self.axis
+
     def __str__(self) -> str:
         text = f"{self.name}: noise on {self.num_structures} structures"
         if self.block > 1:
             text += f" of {self.block}"
         text += f" (axis {self.axis}{' of its input' if self.before else ''})"
         return text + (f", the same as on {self.stream}" if self.stream not in ("", self.name) else "")
+
+
+def axis_of_structures(axis: int, block: int) -> int:
+    """Where an axis of structures lies once the entries of each, if several, have an axis after it."""
+    return axis - 1 if block > 1 and axis < 0 else axis
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,32 +19,18 @@ from bmrs_torch.channels.network import (
     none_closed,
     trained,
 )
-from bmrs_torch.channels.weights import NORMS, activation_axis, is_plain, is_weighted
+from bmrs_torch.channels.weights import activation_axis, is_weighted
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
+from bmrs_torch.insertion.places import Channels, Option, Places, first_calls
 
 if TYPE_CHECKING:
-    from bmrs_torch.channels.axes import Axis
-    from bmrs_torch.channels.labels import Bools, Ints
+    from bmrs_torch.channels.labels import Bools
 
 NOT_CALLED = "it isn't called as a module in evaluation mode: call the layer, not a function of its weights"
 HAS_NOISE = "it already has noise"
 NO_CHANNELS = "its output isn't a tensor with channels on its last axis or its second"
 OWN_NOISE = "it has attributes called noise of its own"
 NO_PLACE = "no layer that a hook can put noise on gives or takes just these structures"
-
-Channels = tuple[int, ...]
-"""The classes of channels on an axis, by their representatives, each once."""
-
-
-@dataclass(frozen=True)
-class _Option:
-    """Places whose gates, closed together, may let the structures of a layer go."""
-
-    places: tuple[Placement, ...]
-    on_stream: bool = False
-
-    def __str__(self) -> str:
-        return ", ".join(f"{'before' if p.before else 'after'} {p.name!r}" for p in self.places)
 
 
 @dataclass
@@ -57,7 +43,7 @@ class _Structures:
         Their classes, by representatives.
     call, before
         A layer that gives or takes them.
-    options : list of _Option
+    options : list of Option
         Not tried yet, or found to work with some of the structures.
     works : bool
         Whether the first option is of the latter kind.
@@ -70,9 +56,9 @@ class _Structures:
     channels: Channels
     call: ModuleCall
     before: bool
-    options: list[_Option]
+    options: list[Option]
     works: bool = False
-    reason: str = ""
+    reason: str = NO_PLACE
     layers: list[str] = field(default_factory=list)
 
 
@@ -91,28 +77,28 @@ class Search:
         self._model, self._inputs = trained(model), example_inputs
         self._modules = dict(model.named_modules())
         self._network = self._follow(())
-        self._calls = _first_calls(self._network)
-        self._weighted = [call for n, call in self._calls.items() if is_weighted(self._modules[n])]
+        self._places = Places(self._network, self._modules)
         self._attached = attachments(model)
         roots = self._network.labels.roots
         self._gated = {r for labels in self._network.gates.values() for r in roots(labels).tolist()}
-        self._streams = {r for labels in self._network.sums for r in roots(labels).tolist()}
 
     def _follow(self, probes: Sequence[Probe]) -> FollowedNetwork:
         return follow(self._model, self._inputs, closed=none_closed, probes=probes)
 
     def hidden(self) -> InsertionPlan:
         """After every hidden layer, after the BatchNorm that follows it if there is one."""
-        passed_over = self._uncalled() + [(c.name, why) for c in self._weighted if (why := self._why_not(c))]
-        norms = {c.source: c for c in reversed(self._calls.values()) if self._is_norm(c)}
-        hidden = [norms.get(call.name, call) for call in self._weighted if not self._why_not(call)]
-        return InsertionPlan(tuple(map(self._after, hidden)), tuple(passed_over))
+        passed_over = self._uncalled() + [
+            (c.name, why) for c in self._places.weighted if (why := self._why_not(c))
+        ]
+        norms = {c.source: c for c in reversed(self._places.calls.values()) if self._places.is_norm(c)}
+        hidden = [norms.get(call.name, call) for call in self._places.weighted if not self._why_not(call)]
+        return InsertionPlan(tuple(map(self._places.after, hidden)), tuple(passed_over))
 
     def after(self, names: Sequence[str]) -> InsertionPlan:
         """After these layers, wherever their outputs have channels; after what runs last in a Sequential."""
         placements, passed_over = [], []
         for name in dict.fromkeys(map(self._last_of, names)):
-            module, call = self._modules[name], self._calls.get(name)
+            module, call = self._modules[name], self._places.calls.get(name)
             axes, axis = () if call is None else call.result, activation_axis(module)
             if axis is None:  # channels last, as in tokens, or second, as in images
                 axis = next((d for d in (-1, 1) if len(axes) > 1 and axes[d] is not None), None)
@@ -142,24 +128,28 @@ class Search:
 
         def add(call: ModuleCall, channels: Channels, *, before: bool = False) -> _Structures:
             if channels not in groups:
-                groups[channels] = _Structures(channels, call, before, list(self._options(channels)))
+                groups[channels] = _Structures(channels, call, before, list(self._places.options(channels)))
             return groups[channels]
 
-        for call in self._weighted:
-            channels = self._channels(self._axis(call))
+        for call in self._places.weighted:
+            channels = self._places.channels(self._places.axis(call))
             reason = self._why_not(call) or self._obstacle(channels)
             if reason is None:
                 add(call, channels).layers.append(call.name)
             else:
                 passed_over.append((call.name, reason))
-        known = self._gated.union(*(self._channels(self._axis(call)) for call in self._weighted))
-        for call in self._weighted:  # what a layer takes may be made by none: of a parameter of the model
-            channels = self._channels(self._axis(call, before=True))
+        known = self._gated.union(
+            *(self._places.channels(self._places.axis(call)) for call in self._places.weighted)
+        )
+        for (
+            call
+        ) in self._places.weighted:  # what a layer takes may be made by none: of a parameter of the model
+            channels = self._places.channels(self._places.axis(call, before=True))
             if channels and known.isdisjoint(channels) and self._obstacle(channels) is None:
                 add(call, channels, before=True)
         found = self._try(list(groups.values()), streams=streams)
         passed_over += [(name, g.reason) for g in groups.values() if g.reason for name in g.layers]
-        order = {name: i for i, name in enumerate(self._calls)}
+        order = {name: i for i, name in enumerate(self._places.calls)}
         placements = sorted(dict.fromkeys(found), key=lambda place: order[place.name])
         return InsertionPlan(tuple(placements), tuple(passed_over))
 
@@ -171,78 +161,26 @@ class Search:
             module = self._modules[name]
         return name
 
-    def _is_norm(self, call: ModuleCall) -> bool:
-        return isinstance(self._modules[call.name], NORMS)
-
     def _uncalled(self) -> list[tuple[str, str]]:
-        return [(n, NOT_CALLED) for n, m in self._modules.items() if is_weighted(m) and n not in self._calls]
+        return [
+            (n, NOT_CALLED)
+            for n, m in self._modules.items()
+            if is_weighted(m) and n not in self._places.calls
+        ]
 
     def _why_not(self, call: ModuleCall) -> str | None:
         if name_for(self._modules[call.name], before=False) is None:
             return OWN_NOISE
-        channels = self._channels(self._axis(call))
+        channels = self._places.channels(self._places.axis(call))
         if not channels:
             return "its output isn't a tensor of channels"
         if not self._gated.isdisjoint(channels):
             return HAS_NOISE
         return OUTPUT if self._obstacle(channels) == OUTPUT else None
 
-    def _axis(self, call: ModuleCall, *, before: bool = False) -> Axis | None:
-        axis, axes = activation_axis(self._modules[call.name]), call.given if before else call.result
-        return axes[axis] if axis is not None and len(axes) > 1 else None
-
-    def _channels(self, axis: Axis | None) -> Channels:
-        return () if axis is None else tuple(dict.fromkeys(self._network.labels.roots(axis.labels).tolist()))
-
     def _obstacle(self, channels: Channels) -> str | None:
         obstacles = self._network.obstacles()
         return next((obstacles[root] for root in channels if root in obstacles), None)
-
-    def _options(self, channels: Channels) -> Iterator[_Option]:
-        """Where gates might be: after norms, after layers, before layers, the last first; then on several."""
-        norms: list[ModuleCall] = []
-        bare: list[ModuleCall] = []
-        inputs: list[Placement] = []
-        for call in reversed(self._calls.values()):
-            if not is_plain(self._modules[call.name]):
-                continue
-            if self._block(self._axis(call), channels) == 1:
-                (norms if self._is_norm(call) else bare).append(call)
-            takes = not self._is_norm(call) and not self._is_depthwise(call)
-            given = self._axis(call, before=True)
-            if takes and given is not None and (block := self._block(given, channels)):
-                inputs.append(self._before(call, given.size, block))
-        normed = {call.source for call in norms}
-        outputs = [self._after(call) for call in (*norms, *bare) if call.name not in normed]
-        on_stream = not self._streams.isdisjoint(channels)
-        yield from (_Option((place,)) for place in (*outputs, *inputs))
-        if len(inputs) > 1 and len({(place.axis, place.block) for place in inputs}) == 1:
-            yield _Option(_shared(inputs), on_stream)
-        if len(outputs) > 1:
-            yield _Option(_shared(outputs), on_stream=True)
-
-    def _is_depthwise(self, call: ModuleCall) -> bool:
-        layer = self._modules[call.name]
-        return 1 < getattr(layer, "groups", 1) == getattr(layer, "in_channels", 0)
-
-    def _after(self, call: ModuleCall) -> Placement:
-        axis, channels = activation_axis(self._modules[call.name]), self._axis(call)
-        assert axis is not None
-        assert channels is not None
-        return Placement(call.name, channels.size, axis)
-
-    def _before(self, call: ModuleCall, size: int, block: int) -> Placement:
-        axis = activation_axis(self._modules[call.name])
-        assert axis is not None
-        return Placement(call.name, size // block, axis if block == 1 else -2, before=True, block=block)
-
-    def _block(self, axis: Axis | None, channels: Channels) -> int:
-        """Entries that each of these channels has on an axis without others, side by side; else 0."""
-        if axis is None or set(self._channels(axis)) != set(channels) or axis.size % len(channels):
-            return 0
-        block = axis.size // len(channels)
-        table: Ints = self._network.labels.roots(axis.labels).reshape(-1, block)
-        return block if (table == table[:, :1]).all() and block < axis.size else 0
 
     def _try(self, waiting: list[_Structures], *, streams: bool) -> list[Placement]:
         """Try places until the structures of each layer have one that lets them go, or none is left.
@@ -251,15 +189,15 @@ class Search:
         works is tried again with all of them. So the number of runs doesn't grow with the number of layers.
         """
         found: list[Placement] = []
-        while waiting:
+        while waiting := [group for group in waiting if group.options]:
             tried = [(group, group.options[: 1 if group.works else len(group.channels)]) for group in waiting]
             network = self._follow(self._probes(tried))
-            calls, prevented = _first_calls(network), _prevented(network)
+            calls, prevented = first_calls(network), _prevented(network)
             for group, options in tried:
                 call = calls.get(group.call.name)
                 failures = self._failures(group, len(options), call, network, prevented)
                 works = [option for option, failure in zip(options, failures, strict=True) if not failure]
-                if options and failures[0] and not group.reason:
+                if failures[0] and group.reason == NO_PLACE:
                     group.reason = f"with a gate {options[0]} {failures[0]}"
                 if works and len(options) == 1:
                     group.options, group.reason = [], ""
@@ -270,23 +208,26 @@ class Search:
                 else:
                     group.options = works + group.options[len(options) :]
                     group.works = bool(works)
-                    group.reason = group.reason or NO_PLACE
-            waiting = [group for group in waiting if group.options]
         return found
 
     def _numbers(self, call: ModuleCall, group: _Structures, *, before: bool) -> list[int]:
         """Which of the structures each entry of a layer's axis belongs to."""
-        axis, numbers = self._axis(call, before=before), {root: i for i, root in enumerate(group.channels)}
+        axis, numbers = (
+            self._places.axis(call, before=before),
+            {root: i for i, root in enumerate(group.channels)},
+        )
         return [] if axis is None else [numbers[r] for r in self._network.labels.roots(axis.labels).tolist()]
 
-    def _probes(self, tried: list[tuple[_Structures, list[_Option]]]) -> list[Probe]:
+    def _probes(self, tried: list[tuple[_Structures, list[Option]]]) -> list[Probe]:
         """Gates at all these places, each closed for those structures that try it."""
         closed: dict[tuple[str, bool, int], Bools] = {}
         for group, options in tried:
             for i, option in enumerate(options):
                 for place in option.places:
-                    numbers = np.array(self._numbers(self._calls[place.name], group, before=place.before))
-                    key = place.name, place.before, -1 if place.block > 1 else place.axis
+                    numbers = np.array(
+                        self._numbers(self._places.calls[place.name], group, before=place.before)
+                    )
+                    key = place.name, place.before, place.axis_of_tensor
                     closed[key] = (numbers % len(options) == i) | closed.get(key, np.False_)
         return [Probe(*key, dead) for key, dead in closed.items()]
 
@@ -299,7 +240,7 @@ class Search:
         prevented: dict[int, str],
     ) -> list[str]:
         """For each place tried, why the structures that tried it can't go; "" where they can."""
-        axis = None if call is None else self._axis(call, before=group.before)
+        axis = None if call is None else self._places.axis(call, before=group.before)
         numbers = self._numbers(group.call, group, before=group.before)
         if axis is None or axis.size != len(numbers):
             return ["the model runs otherwise"] * tried
@@ -309,13 +250,6 @@ class Search:
         return failures
 
 
-def _first_calls(network: FollowedNetwork) -> dict[str, ModuleCall]:
-    calls: dict[str, ModuleCall] = {}
-    for call in network.calls:
-        calls.setdefault(call.name, call)
-    return calls
-
-
 def _prevented(network: FollowedNetwork) -> dict[int, str]:
     """Why classes of channels wouldn't go, by their representatives."""
     lost, reasons = network.reopened(), dict[int, str]()
@@ -323,9 +257,3 @@ def _prevented(network: FollowedNetwork) -> dict[int, str]:
         why = f"{lost[root]} 0 becomes something else" if root in lost else "another layer adds to them"
         reasons[root] = f"its structures are not 0 where {place!r} takes them: {why}"
     return {**reasons, **network.obstacles()}
-
-
-def _shared(places: list[Placement]) -> tuple[Placement, ...]:
-    """The same noise layer at several places."""
-    first = places[-1].name
-    return tuple(replace(place, stream=first) for place in places)

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.channels.weights import is_transposed_linear
+from bmrs_torch.channels.computed import computed_tensors
+from bmrs_torch.channels.weights import NORMS, is_weighted, weight_axes
+from bmrs_torch.surgery.computed_weights import put
 from bmrs_torch.surgery.plan_compaction import Selection
 from bmrs_torch.surgery.remembered_sizes import changed_sizes, remember
 
@@ -54,25 +56,41 @@ class Cut:
         if name not in self._grouped:
             return None
         channels, groups = self._grouped[name]
-        return int(channels.sum()) if channels.size == groups else groups
+        return int(channels.reshape(groups, -1).any(axis=1).sum())
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
         """What stays of a stored tensor, or of one of its shape: a gradient, a moment."""
-        given, rows = tensor, self._kept[name][0] if self._kept[name] else None
-        if name in self._grouped and self._grouped[name][0].size != self._grouped[name][1]:
-            assert rows is not None
-            tensor = self._columns(name, tensor, rows)
+        given = tensor
+        if name in self._grouped:
+            tensor = self._by_group(name, tensor)
         else:
-            tensor = _select(tensor, 0, rows)
-        for axis, kept in enumerate(self._kept[name][1:], start=1):
-            tensor = tensor if name in self._grouped else _select(tensor, axis, kept)
+            for axis, kept in enumerate(self._kept[name]):
+                tensor = _select(tensor, axis, kept)
         return laid_out_like(given, tensor)
 
-    def _columns(self, name: str, weight: Tensor, rows: Bools) -> Tensor:
-        """Each group of a grouped convolution has its own rows, and columns for its own input channels."""
+    def _by_group(self, name: str, weight: Tensor) -> Tensor:
+        """Each group of a grouped convolution has its own rows, and its own channels in the columns."""
         channels, groups = self._grouped[name]
-        parts = zip(weight.chunk(groups), np.split(rows, groups), np.split(channels, groups), strict=True)
-        return torch.cat([_select(_select(part, 0, row), 1, column) for part, row, column in parts])
+        parts = zip(
+            weight.chunk(groups),
+            np.split(self._kept[name][0], groups),
+            channels.reshape(groups, -1),
+            strict=True,
+        )
+        left = [(part, rows, columns) for part, rows, columns in parts if columns.any()]
+        if len(left) == groups and self._kept[name][0].all() and channels.all():
+            return weight
+        return torch.cat([_select(_select(part, 0, rows), 1, columns) for part, rows, columns in left])
+
+    def channels(self) -> dict[str, tuple[int, int]]:
+        """Of each module whose input has channels on its second axis, how many it has and keeps."""
+        roots = self._selection.network.labels.roots
+        found = {}
+        for call in self._selection.network.calls:
+            axis = call.given[1] if len(call.given) > 1 else None
+            if axis is not None:
+                found[call.name] = axis.size, int((~self._selection.goes(roots(axis.labels))).sum())
+        return found
 
 
 def laid_out_like(given: Tensor, tensor: Tensor) -> Tensor:
@@ -108,11 +126,17 @@ def cut_model(model: nn.Module, cut: Cut) -> None:
     cut : Cut
         What stays.
     """
+    computed = [
+        (tensor, cut.apply(tensor.full_name, getattr(tensor.layer, tensor.name)))
+        for tensor in computed_tensors(model)
+        if cut.changes(tensor.full_name)
+    ]
     stored = [*model.named_parameters(), *model.named_buffers()]
     names = {id(tensor): name for name, tensor in stored}
     done: dict[str, Tensor] = {}
     for module in model.modules():
         before = _own(module)
+        axes = weight_axes(module) if is_weighted(module) else None
         for key, tensor in before.items():
             name = names[id(tensor)]
             if cut.changes(name):
@@ -123,7 +147,13 @@ def cut_model(model: nn.Module, cut: Cut) -> None:
         if any(names[id(tensor)] in done for tensor in before.values()):
             weight = before.get("weight")
             groups = None if weight is None else cut.groups(names[id(weight)])
-            _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups)
+            _tell_sizes(module, {key: tuple(tensor.shape) for key, tensor in before.items()}, groups, axes)
+    for found, value in computed:
+        put(found.layer, found.name, value)
+        _tell_sizes(found.layer, {}, cut.groups(found.full_name), weight_axes(found.layer))
+    for name, (size, left) in cut.channels().items():
+        if left < size:
+            _tell_norm(model.get_submodule(name), size, left)
     remember(model, cut.sizes)
 
 
@@ -141,7 +171,12 @@ def _smaller(tensor: Tensor, name: str, cut: Cut) -> Tensor:
     return parameter
 
 
-def _tell_sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]], groups: int | None) -> None:
+def _tell_sizes(
+    module: nn.Module,
+    before: Mapping[str, tuple[int, ...]],
+    groups: int | None,
+    axes: tuple[int, int | None] | None,
+) -> None:
     """Set the sizes that a module keeps beside its weights."""
     weight = getattr(module, "weight", None)
     shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
@@ -154,10 +189,20 @@ def _tell_sizes(module: nn.Module, before: Mapping[str, tuple[int, ...]], groups
         module.in_channels = second * (1 if module.transposed else module.groups)
     elif isinstance(module, nn.Embedding):
         module.num_embeddings, module.embedding_dim = shape
-    elif is_transposed_linear(module):
-        vars(module).update(nx=shape[0], nf=shape[1])
+    elif axes is not None and len(shape) == 2:
+        for names, axis in zip(_LINEAR_NAMES, axes, strict=True):
+            for key in names & vars(module).keys():
+                setattr(module, key, shape[axis])  # type: ignore[index]
     else:
         _tell_others(module, before)
+
+
+def _tell_norm(module: nn.Module, before: int, left: int) -> None:
+    """Those without weights, too, and how many groups are left of a GroupNorm."""
+    if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+        module.num_groups, module.num_channels = left * module.num_groups // before, left
+    elif isinstance(module, NORMS) and hasattr(module, "num_features"):
+        module.num_features = left
 
 
 def _tell_others(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> None:
@@ -168,6 +213,9 @@ def _tell_others(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> No
         if type(value) is int and value in changed and key in _SIZE_NAMES:
             setattr(module, key, changed[value])
 
+
+_LINEAR_NAMES = ({"out_features", "nf"}, {"in_features", "nx"})
+"""What linear layers, and GPT-2's ``Conv1D``, call their numbers of outputs and of inputs."""
 
 _SIZE_NAMES = frozenset(
     "num_features num_channels num_parameters in_features out_features in_channels out_channels".split()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bmrs_torch.attachment import attachments, detach
 from bmrs_torch.channels.calling import TrainingStep, answers, check_has_values
+from bmrs_torch.channels.computed import let_go_of_graphs
 from bmrs_torch.channels.network import follow, none_closed
 from bmrs_torch.channels.stored import check_stored
 from bmrs_torch.channels.variants import another_batch
@@ -114,6 +115,7 @@ def fold(
             "example_inputs are needed: folding is verified on them, and only insert_noise leaves some with "
             "the model; a minibatch will do"
         )
+    let_go_of_graphs(model)
     check_stored(model)
     reference = Reference(model, inputs, widely=True, training_step=training_step)
     found, refused = _found(model, inputs)

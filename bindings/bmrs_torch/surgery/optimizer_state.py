@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from bmrs_torch.channels.computed import computed_tensors
 from bmrs_torch.surgery.cutting import Cut
 
 __all__ = [
@@ -120,6 +121,8 @@ def with_smaller_state(
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     successors = dict(smaller.named_parameters())
+    # Weights that are no longer computed, such as spectral_norm's, take the place of what they were made of.
+    made_of = {name: t.full_name for t in computed_tensors(model) for name in t.originals()}
     held = {p: names[p] for group in optimizer.param_groups for p in group["params"] if p in names}
     state = _cut_states({p: optimizer.state[p] for p in held if p in optimizer.state}, held, cut)
     anew = [held[parameter] for parameter in held if parameter in optimizer.state and parameter not in state]
@@ -135,11 +138,14 @@ def with_smaller_state(
     def rebind() -> None:
         for group in optimizer.param_groups:
             for i, parameter in enumerate(group["params"]):
-                if parameter in held:
-                    successor = group["params"][i] = successors[held[parameter]]
-                    optimizer.state.pop(parameter, None)
-                    if parameter in state:
-                        optimizer.state[successor] = state[parameter]
+                if parameter not in held:
+                    continue
+                name = held[parameter]
+                group["params"][i] = successors[name if name in successors else made_of[name]]
+                optimizer.state.pop(parameter, None)
+                if name in successors and parameter in state:
+                    optimizer.state[successors[name]] = state[parameter]
+            group["params"] = list(dict.fromkeys(group["params"]))
 
     return rebind
 
@@ -182,10 +188,13 @@ def carry_gradients(model: nn.Module, smaller: nn.Module, cut: Cut) -> None:
             successors[name].grad = cut.apply(name, gradient)
 
 
-def fits(state: Mapping[str, Any], parameter: Tensor) -> bool:
-    """Whether an optimizer's state may be moments, or averages over axes, of a parameter of this shape."""
+def fits(state: Mapping[str, Any], parameter: Tensor, other: list[int]) -> bool:
+    """Whether an optimizer's state may be that of a parameter, and isn't that of one of another shape."""
     own = tuple(parameter.shape)
-    return all(_reductions(tuple(tensor.shape), own) for _, tensor in _tensors(state))
+    tensors = [leaf for value in state.values() for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return not any(list(tensor.shape) == other for tensor in tensors) and all(
+        _reductions(tuple(tensor.shape), own) for tensor in tensors if tensor.numel() != 1
+    )
 
 
 class _OfAnotherKindError(ValueError):

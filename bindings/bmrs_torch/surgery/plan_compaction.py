@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import FollowedNetwork, follow
 from bmrs_torch.channels.reached import unreached_twins
+from bmrs_torch.channels.trace import Balance
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.wrapping import unwrapped
 
@@ -199,8 +201,10 @@ class Selection:
                 alive.setdefault(root, name)
             else:
                 dead.add(root)
+        bound = self.network.labels.bound()
         for root in dead & alive.keys():
             self.reasons[root] = f"it is coupled to structures of {alive[root]!r} that are not masked"
+            self.reasons[root] += f": {bound[root]}" if root in bound else ""
         return dead - alive.keys()
 
     def _prevented(self) -> set[int]:
@@ -220,22 +224,34 @@ class Selection:
         """Give back channels until every layer keeps one and every division stays even."""
         self._gone = np.zeros(self.network.labels.number, dtype=np.bool_)
         self._gone[list(self.removable)] = True
-        limits = [limit for limit in self._limits() if any(self._gone[piece].any() for piece in limit[0])]
+        limits = [
+            limit
+            for limit in self._limits()
+            if any(self._gone[piece].any() for row in limit.rows for piece in row)
+        ]
         changed = True
         while changed:
             changed = False
-            for pieces, reason in limits:
-                changed |= self._give_back(pieces, reason)
+            for limit in limits:
+                for row in self._balanced(limit):
+                    changed |= self._give_back(row, limit.reason)
 
-    def _limits(self) -> Iterator[tuple[list[Ints], str]]:
+    def _limits(self) -> Iterator[Balance]:
         roots = self.network.labels.roots
         for axes in self.network.parameters.values():
             for axis in axes:
-                yield [roots(axis.labels)], KEEPS_ONE
+                yield Balance(((roots(axis.labels),),), KEEPS_ONE)
         for grouped in self.network.grouped.values():
-            yield [roots(grouped.labels)], KEEPS_ONE
+            yield Balance(((roots(grouped.labels),),), KEEPS_ONE)
         for balance in self.network.balances:
-            yield [roots(piece) for piece in balance.pieces], balance.reason
+            yield replace(balance, rows=tuple(tuple(map(roots, row)) for row in balance.rows))
+
+    def _balanced(self, limit: Balance) -> list[list[Ints]]:
+        """Its rows without the groups that go as a whole."""
+        groups = zip(*limit.rows, strict=True)
+        stay = [not (limit.whole and all(self._gone[piece].all() for piece in group)) for group in groups]
+        rows = [list(compress(row, stay)) for row in limit.rows]
+        return [row for row in rows if row]
 
     def _give_back(self, pieces: list[Ints], reason: str) -> bool:
         gone = [piece[self._gone[piece]] for piece in pieces]

@@ -120,12 +120,10 @@ class Ways:
         def apply(model: nn.Module, factor: Tensor) -> None:
             for attached in on:
                 layer = model.get_submodule(attached.name)
-                if not attached.before:
-                    scale_outputs(layer, factor)
-                    continue
-                width = _weight_shape(attached.layer)[_input_axis(attached.layer)]
-                blocks = width // factor.numel() if attached.blocks else 1
-                scale_inputs(layer, factor.repeat_interleave(blocks))
+                width = _width(layer, inputs=attached.before)
+                block = width // factor.numel() if attached.blocks else 1
+                scale = scale_inputs if attached.before else scale_outputs
+                scale(layer, factor.repeat_interleave(block))
 
         ends = [f"{'inputs' if a.before else 'outputs'} of {a.name or 'the model'!r}" for a in on]
         return Way(
@@ -250,10 +248,11 @@ def _weight_shape(layer: nn.Module) -> torch.Size:
     return weight.shape
 
 
-def _input_axis(layer: nn.Module) -> int:
-    axis = weight_axes(layer)[1]
+def _width(layer: nn.Module, *, inputs: bool) -> int:
+    """How many inputs, or outputs, a layer has; axis 1 of a weight counts those of one group."""
+    axis = weight_axes(layer)[inputs]
     assert axis is not None
-    return axis
+    return _weight_shape(layer)[axis] * (int(getattr(layer, "groups", 1)) if axis == 1 else 1)
 
 
 def _scale_outputs_of(name: str, model: nn.Module, factor: Tensor) -> None:

@@ -91,7 +91,7 @@ def say_if_noise_is_not_trained(model: nn.Module, *optimizers: torch.optim.Optim
             "stays as "
             "it began. Make the optimizer of bmrs_torch.parameter_groups(model, lr), after insert_noise; "
             "noise that isn't to learn is told by requires_grad_(False)",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
@@ -113,8 +113,9 @@ def refuse_early_state(optimizer: torch.optim.Optimizer, model: nn.Module, layou
     """Raise ValueError if an optimizer holds state of a model that is smaller than this one is now."""
     held = trained_by(optimizer)
     for name, parameter in model.named_parameters():
-        changes = parameter in held and list(parameter.shape) != layout.shapes[name]
-        if changes and not fits(optimizer.state.get(parameter, {}), parameter):
+        shape = layout.shapes[name]
+        changes = parameter in held and list(parameter.shape) != shape
+        if changes and not fits(optimizer.state.get(parameter, {}), parameter, shape):
             raise ValueError(
                 f"the state of {type(optimizer).__name__} is not that of a {name} of shape "
                 f"{tuple(parameter.shape)}: it was loaded before the model took on the shapes of the "

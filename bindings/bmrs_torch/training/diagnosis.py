@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bmrs_torch.deciding.prune import LayerPruning, PruneReport
 from bmrs_torch.layer import INITIAL_LOG_SIGMA, INITIAL_MU, noise_layers
 
-__all__ = ["Course", "collapsed", "explain_collapse", "explain_nothing", "noise_rate"]
+__all__ = ["Course", "Seen", "collapsed", "explain_collapse", "explain_nothing", "noise_rate"]
 
 LOG_SIGMA_TO_GO = 7.5
 """log σ begins at −5, and ΔF_N comes within ½·log 2π of 0 where it is about 2.5, whatever μ is."""
@@ -80,6 +80,23 @@ class Course:
         if self.penalty is not None and self.misfit is not None:
             told += f", by which the divergence adds {self.penalty:.3g} to a misfit of {self.misfit:.3g}"
         return told
+
+
+@dataclass
+class Seen:
+    """What a pruner has seen of a training, for the figures in its warnings."""
+
+    minibatches: int = 0
+    misfit: Tensor | None = None
+    detached: bool = False
+    collapsed: set[str] = field(default_factory=set)
+
+    def note(self, misfit: Tensor | None) -> None:
+        """Count a minibatch, with its loss if that is known; not in a compiled graph: it would be a guard."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self.minibatches += 1
+            self.misfit = None if misfit is None else misfit.detach()
+            self.detached = misfit is not None and not misfit.requires_grad
 
 
 def noise_rate(optimizer: torch.optim.Optimizer | None, model: nn.Module) -> float | None:

@@ -26,7 +26,14 @@ from bmrs_torch.training.checks import (
     refuse_early_state,
     say_if_noise_is_not_trained,
 )
-from bmrs_torch.training.diagnosis import Course, collapsed, explain_collapse, explain_nothing, noise_rate
+from bmrs_torch.training.diagnosis import (
+    Course,
+    Seen,
+    collapsed,
+    explain_collapse,
+    explain_nothing,
+    noise_rate,
+)
 from bmrs_torch.training.schedule import Schedule
 
 Phase = Literal["pruning", "finetuning"]
@@ -150,10 +157,7 @@ class Pruner:
         self.steps = self.epochs = 0
         self.history: list[dict[str, Any]] = []
         self.last_report: PruneReport | None = None
-        self._minibatches = 0
-        self._misfit: Tensor | None = None
-        self._detached = False
-        self._collapsed: set[str] = set()
+        self._seen = Seen()
 
     @property
     def done(self) -> int:
@@ -181,14 +185,14 @@ class Pruner:
         if self.phase == "finetuning":
             return nll_mean
         loss = self._objective(nll_mean)
-        self._note(nll_mean)
+        self._seen.note(nll_mean)
         return loss
 
     def penalty(self) -> Tensor | None:
         """What :meth:`loss` adds, for loops whose loss is made elsewhere; None when fine-tuning."""
         if self.phase == "finetuning":
             return None
-        self._note(None)
+        self._seen.note(None)
         return self._objective(torch.zeros((), device=next(self.model.parameters()).device))
 
     def step(self) -> PruneReport | None:
@@ -334,7 +338,7 @@ class Pruner:
             return None
         if self.shrink and self.optimizer is not None:
             check_optimizer(self.optimizer, self.model)
-        report = self._prune()
+        report = prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
         self._averages.take_masks(self.model)
         self.last_report = report
         kept = {layer.name: layer.num_kept for layer in report.layers}
@@ -346,8 +350,8 @@ class Pruner:
             become(
                 self.model, compact(self.model, self.example_inputs, optimizer=self.optimizer, others=parts)
             )
-        self._warn_of_collapse(report)
         self._fix_noise()
+        self._warn_of_collapse(report)
         return report
 
     def _objective(self, nll_mean: Tensor) -> Tensor:
@@ -360,21 +364,14 @@ class Pruner:
             num_structures=self.num_structures,
         )
 
-    def _note(self, misfit: Tensor | None) -> None:
-        """Count a minibatch, for the figures in warnings; in a compiled graph that would be a guard."""
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._minibatches += 1
-            self._misfit = None if misfit is None else misfit.detach()
-            self._detached = misfit is not None and not misfit.requires_grad
-
     def _warn_of_collapse(self, report: PruneReport) -> None:
-        layers = [layer for layer in collapsed(report) if layer.name not in self._collapsed]
+        layers = [layer for layer in collapsed(report) if layer.name not in self._seen.collapsed]
         if layers:
-            self._collapsed.update(layer.name for layer in layers)
+            self._seen.collapsed.update(layer.name for layer in layers)
             warnings.warn(explain_collapse(layers, report, self._course()), stacklevel=4)
 
     def _course(self) -> Course:
-        steps = max(self._minibatches, self.steps)
+        steps = max(self._seen.minibatches, self.steps)
         with torch.no_grad():
             penalty = None if self.phase == "finetuning" else self._objective(torch.zeros(())).item()
         return Course(
@@ -385,15 +382,12 @@ class Pruner:
             default_kl_weight(self.num_samples, self.kl_scale),
             noise_rate(self.optimizer, self.model),
             penalty,
-            None if self._misfit is None else self._misfit.item(),
-            self._detached,
+            None if self._seen.misfit is None else self._seen.misfit.item(),
+            self._seen.detached,
         )
 
     def _waits_for_steps(self) -> bool:
         return self.schedule.unit == "step" and self.steps == 0
-
-    def _prune(self) -> PruneReport:
-        return prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
 
     def _fix_noise(self) -> None:
         if self.phase == "finetuning":

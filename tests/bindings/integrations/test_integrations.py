@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,15 @@ def test_without_a_weight_a_callback_has_the_default_of_the_objective() -> None:
     assert attached.attach(insert_noise(network(), data().tensors[0])).kl_weight == default_kl_weight(60_000)
 
 
+def optimizers_of(model: nn.Module) -> list[tuple[torch.optim.Optimizer, Any]]:
+    """One made as it should be, one made as if before the noise was inserted, and what is said of each."""
+    weights = [p for name, p in model.named_parameters() if "noise" not in name]
+    return [
+        (torch.optim.Adam(parameter_groups(model, lr=0.01)), contextlib.nullcontext()),
+        (torch.optim.Adam(weights), pytest.warns(UserWarning, match="Adam given doesn't train the noise of")),
+    ]
+
+
 def test_shrinking_is_left_to_loops_of_ones_own() -> None:
     with pytest.raises(ValueError, match="shrink=True is for training loops of one's own"):
         PrunerHolder(**OPTIONS, shrink=True)
@@ -138,6 +148,21 @@ class TestLightning:
         for ours, theirs in zip(module.net.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs)
         assert callback.pruner.finish(data().tensors[0])[0].out_features == 4
+
+    def test_an_optimizer_that_does_not_train_the_noise_is_warned_of(self, pl: Any) -> None:
+        from bmrs_torch.integrations.lightning import PruningCallback
+
+        class Trainer:
+            optimizers: tuple[torch.optim.Optimizer, ...]
+
+        module = pl.LightningModule()
+        module.net = insert_noise(network(), data().tensors[0])
+        callback, trainer = PruningCallback(**OPTIONS), Trainer()
+        callback.on_fit_start(trainer, module)
+        for optimizer, said in optimizers_of(module.net):
+            trainer.optimizers = (optimizer,)
+            with said:
+                callback.on_train_start(trainer, module)
 
     def test_it_resumes_with_masks_phase_and_history(self, pl: Any, tmp_path: Path) -> None:
         first, _, trainer = self.fit(pl, tmp_path, FINETUNE_FROM)
@@ -222,6 +247,20 @@ class TestTransformers:
         noise = [next(iter(noise_layers(m).values())) for m in (first, again)]
         assert noise[1].fixed
         assert torch.equal(noise[0].mu, noise[1].mu)
+
+    def test_an_optimizer_that_does_not_train_the_noise_is_warned_of(self) -> None:
+        from bmrs_torch.integrations.transformers import PruningCallback
+
+        class Arguments:
+            fp16, max_grad_norm = False, 0.0
+
+        class State:
+            epoch, global_step = 0.0, 0
+
+        model, callback = Tabular(), PruningCallback(**OPTIONS)
+        for optimizer, said in optimizers_of(model):
+            with said:
+                callback.on_train_begin(Arguments(), State(), None, model=model, optimizer=optimizer)
 
     def test_gradients_that_stay_scaled_are_refused(self) -> None:
         from bmrs_torch.integrations.transformers import PruningCallback

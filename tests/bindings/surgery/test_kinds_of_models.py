@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,15 +154,6 @@ def test_masks_of_torch_are_refused_with_what_to_do() -> None:
             function(model, IMAGES)
     torch_prune.remove(model[0], "weight")
     assert relative_difference(model, compact(model, IMAGES), IMAGES) < 1e-5
-
-
-def test_weights_that_an_older_hook_computes_are_refused_with_what_to_do() -> None:
-    model = network()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.nn.utils.weight_norm(model[0])
-    with pytest.raises(ValueError, match=r"weight of '0'.*parametrizations"):
-        insert_noise(model, IMAGES)
 
 
 def orders(model: nn.Module) -> dict[str, list[int]]:

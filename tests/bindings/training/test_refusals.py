@@ -141,6 +141,19 @@ def test_states_loaded_in_another_order_name_the_right_one(make: Any) -> None:
     assert len(optimizer.state) == len(first[1].state)
 
 
+def test_states_of_layers_of_one_structure_are_told_apart_too() -> None:
+    """(1, 784) could be an average over the rows of (20, 784)."""
+    first = begin(amount=0.95)
+    step(*first)
+    first[2].end_epoch()
+    assert first[0].get_parameter("1.weight").shape[0] == 1
+    step(*first)
+    _, optimizer, pruner = begin(amount=0.95)
+    optimizer.load_state_dict(copy.deepcopy(first[1].state_dict()))
+    with pytest.raises(ValueError, match=r"load the pruner's state first"):
+        pruner.load_state_dict(first[2].state_dict())
+
+
 def mlp_with_noise() -> nn.Module:
     return insert_noise(mlp(), images(2))
 

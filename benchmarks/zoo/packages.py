@@ -1,4 +1,4 @@
-"""torchvision's models beside any build of torch.
+"""The model zoos, imported when they are needed, beside any build of torch.
 
 torchvision's own operators are compiled for one build of torch and do not load into others, on which
 importing the package fails for want of their names. Its models don't need them: the names are enough.
@@ -6,6 +6,7 @@ importing the package fails for want of their names. Its models don't need them:
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import Any
@@ -30,7 +31,8 @@ def _import() -> Any:
         return torchvision.models
 
 
-def load() -> Any:
+@functools.cache
+def torchvision_models() -> Any:
     """Import torchvision.models."""
     try:
         return _import()
@@ -41,4 +43,23 @@ def load() -> Any:
         return _import()
 
 
-models = load()
+@functools.cache
+def timm_package() -> Any:
+    """Import timm, which imports torchvision."""
+    torchvision_models()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it misses that models don't need
+        import timm
+
+        return timm
+
+
+@functools.cache
+def transformers_package() -> Any:
+    """Import transformers, which imports torchvision where it is installed."""
+    torchvision_models()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+
+        return transformers

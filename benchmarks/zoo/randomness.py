@@ -1,4 +1,4 @@
-"""Parameters and statistics with which a wrong channel shows."""
+"""Parameters, statistics and masks with which a wrong channel shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from bmrs_torch import MultiplicativeNoise, noise_layers
 from bmrs_torch.channels.calling import call
 
-_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def _uniform(like: Tensor, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(like.shape, generator=generator) * (high - low) + low
 
 
 @torch.no_grad()
@@ -22,14 +27,8 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
     transformers, which then answer 0 whatever comes in.
     """
     generator = torch.Generator().manual_seed(seed)
-
-    def uniform(like: Tensor, low: float, high: float) -> Tensor:
-        return torch.rand(like.shape, generator=generator) * (high - low) + low
-
     for module in model.modules():
         if isinstance(module, MultiplicativeNoise):
-            module.mu.copy_(uniform(module.mu, -0.7, 0.0))
-            module.log_sigma.copy_(uniform(module.log_sigma, -4.0, -2.0))
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1 and isinstance(module, _LAYERS):
@@ -39,14 +38,23 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
             elif parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
                 offset = name.endswith("bias")
                 low, high = (-0.3, 0.3) if offset or parameter.ndim > 1 else (0.5, 1.5)
-                parameter.copy_(uniform(parameter, low, high))
+                parameter.copy_(_uniform(parameter, low, high, generator))
+
+
+@torch.no_grad()
+def randomize_noise(model: nn.Module, seed: int = 0) -> None:
+    """Give every gate another factor."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in noise_layers(model).values():
+        layer.mu.copy_(_uniform(layer.mu, -0.7, 0.0, generator))
+        layer.log_sigma.copy_(_uniform(layer.log_sigma, -4.0, -2.0, generator))
 
 
 @torch.no_grad()
 def randomize_statistics(model: nn.Module, inputs: Any, seed: int = 0) -> None:
     """Give every BatchNorm statistics near those of its inputs, so that signals pass, but not the same."""
     generator = torch.Generator().manual_seed(seed)
-    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    norms = [m for m in model.modules() if isinstance(m, _NORMS)]
     for norm in norms:
         norm.momentum = None  # the statistics of this one evaluation
     call(model.train(), inputs)
@@ -62,9 +70,9 @@ def randomize_statistics(model: nn.Module, inputs: Any, seed: int = 0) -> None:
 
 @torch.no_grad()
 def mask(model: nn.Module, dead: float, seed: int = 0) -> None:
-    """Mask about that part of each noise layer's structures, all but one for 1."""
+    """Mask that part of each noise layer's structures, to the nearest number, but never all of them."""
     generator = torch.Generator().manual_seed(seed)
     for layer in noise_layers(model).values():
-        alive = torch.rand(layer.num_structures, generator=generator) >= dead
-        alive[int(torch.randint(layer.num_structures, (), generator=generator))] = True
-        layer.mask.copy_(alive)
+        number = min(round(dead * layer.num_structures), layer.num_structures - 1)
+        layer.mask.fill_(1)
+        layer.mask[torch.randperm(layer.num_structures, generator=generator)[:number]] = 0

@@ -1,0 +1,1 @@
+"""What can be pruned: every architecture of a zoo, its gates closed at random, cut and folded."""
