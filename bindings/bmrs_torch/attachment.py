@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +158,7 @@ class Attachment(NamedTuple):
 def attachments(model: nn.Module) -> list[Attachment]:
     """All noise of a model that sits on a layer, with the layer's name."""
     found = []
-    for name, layer in model.named_modules():
+    for name, layer in unwrapped(model).named_modules():
         for hook in layer._forward_pre_hooks.values():
             if hook in (_before, _before_blocks):
                 noise = _noise(layer, "input_noise")

@@ -21,6 +21,7 @@ from bmrs_torch.operation.memory import is_ordinary
 from bmrs_torch.operation.moments import noise_mean
 from bmrs_torch.operation.multiplicative_noise import multiplicative_noise
 from bmrs_torch.operation.together import DrawingTogether, is_small, multiplied
+from bmrs_torch.wrapping import unwrapped
 
 INITIAL_MU = 0.0
 INITIAL_LOG_SIGMA = -5.0
@@ -242,7 +243,8 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     Parameters
     ----------
     model : nn.Module
-        Any model; subclasses of the layer are found too, and a layer used twice is listed once.
+        Any model; subclasses of the layer are found too, and a layer used twice is listed once. Of one that
+        is wrapped, by DistributedDataParallel for instance, the names are those in the model inside.
 
     Returns
     -------
@@ -263,6 +265,7 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     ['1']
     """
     check_model(model)
+    model = unwrapped(model)
     layers: dict[str, MultiplicativeNoise] = {}
     if isinstance(model, MultiplicativeNoise):
         layers[""] = model

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,26 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.arithmetic import ARITHMETIC
 from bmrs_torch.channels.axes import Axis
-from bmrs_torch.channels.calling import call, check_has_values, in_mode, tensors_of
+from bmrs_torch.channels.calling import (
+    TrainingStep,
+    call,
+    check_has_values,
+    in_mode,
+    tensors_of,
+    training_copy,
+)
 from bmrs_torch.channels.computed import follow_computed, let_go_of_graphs
 from bmrs_torch.channels.follow_by import follow_modules, rules_of_operations
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.movement import MOVEMENT
+from bmrs_torch.channels.noting import Size, noting
+from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.channels.recurrent import RECURRENCE, steps_followed
+from bmrs_torch.channels.stored import check_stored
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
+from bmrs_torch.channels.variants import another_batch, other_values
 from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -88,6 +101,10 @@ class FollowedNetwork:
         In the order in which the calls ended, in evaluation mode.
     states : dict of str to ndarray of int64
         Labels of the units of each recurrent layer that takes part.
+    sizes : list of Size
+        Numbers that modules remember, where torch met them.
+    in_training : bool
+        Whether it was run in training mode too, or that was tried.
     uses, balances, reshapes, grouped, lost, sums
         See :class:`Trace`.
     """
@@ -103,10 +120,18 @@ class FollowedNetwork:
     grouped: dict[str, Grouped] = field(default_factory=dict)
     lost: list[tuple[Ints, str]] = field(default_factory=list)
     sums: list[Ints] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+    in_training: bool = False
 
     def obstacles(self) -> dict[int, str]:
         """Why a class of channels can't be removed, by its representative, whatever gates are closed."""
         return self.labels.pinned()
+
+    def widths(self, chosen: Callable[[Ints], Bools]) -> set[int]:
+        """How long the axes of parameters are, and of what modules take and give, that hold chosen labels."""
+        axes = [axis for found in self.parameters.values() for axis in found]
+        axes += [axis for call in self.calls for axis in (*call.given, *call.result) if axis is not None]
+        return {axis.size for axis in axes if chosen(axis.labels).any()}
 
     def live(self) -> dict[int, str]:
         """Where a class of channels adds something to a sum, by its representative."""
@@ -145,7 +170,14 @@ def none_closed(layer: MultiplicativeNoise) -> Bools:
 
 
 def follow(
-    model: nn.Module, example_inputs: Any, *, closed: Closed = masked, probes: Sequence[Probe] = ()
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    closed: Closed = masked,
+    probes: Sequence[Probe] = (),
+    training: bool = False,
+    training_step: TrainingStep | None = None,
+    routed: bool = False,
 ) -> FollowedNetwork:
     """Run a model in evaluation mode and follow its channels; what takes part only in training is run too.
 
@@ -159,19 +191,46 @@ def follow(
         Which structures of a noise layer are 0.
     probes : sequence of Probe
         Gates to try out.
+    training : bool
+        Run it in training mode even if evaluation takes all its parameters.
+    training_step : callable, optional
+        What to run in training mode, with a copy of the model; by default the copy is called on the example.
+    routed : bool
+        Where values choose among modules of one shape, run it on other values too, to reach more of them.
 
     Returns
     -------
     FollowedNetwork
     """
+    model = unwrapped(model)
     check_has_values(model)
+    let_go_of_graphs(model)
+    check_stored(model)
     network = FollowedNetwork()
-    with in_mode(model, training=False):
-        _run(model, example_inputs, network, closed, probes, record=True)
-    if any(name not in network.parameters for name, _ in model.named_parameters()):
-        with torch.random.fork_rng():  # dropout must not draw from what the user's training draws from
-            _follow_training(copy.deepcopy(model), example_inputs, network, closed, probes)
+    try:
+        with in_mode(model, training=False):
+            _run(model, example_inputs, network, closed, probes)
+    except BrokenRuleError:
+        raise
+    except Exception:  # noqa: BLE001 - the user's forward method may want plain numbers, not followed ones
+        network = FollowedNetwork()
+        with in_mode(model, training=False):
+            _run(model, example_inputs, network, closed, probes, note=False)
+    if training or any(name not in network.parameters for name, _ in model.named_parameters()):
+        with torch.random.fork_rng():  # what draws must not draw from what the user's training draws from
+            _follow_training(model, example_inputs, network, closed, probes, training_step)
+    if routed:
+        _follow_routes(model, example_inputs, network, closed)
     return network
+
+
+def _follow_routes(model: nn.Module, example_inputs: Any, network: FollowedNetwork, closed: Closed) -> None:
+    """On other values a mixture of experts takes others."""
+    for inputs in other_values(example_inputs):
+        if not unreached_twins(model, network.parameters):
+            return
+        with in_mode(model, training=False):
+            _runs(model, inputs, network, closed, ())
 
 
 def trained(model: nn.Module) -> nn.Module:
@@ -181,7 +240,8 @@ def trained(model: nn.Module) -> nn.Module:
     what it will be, not by how it was initialised.
     """
     let_go_of_graphs(model)
-    other = copy.deepcopy(model)
+    check_stored(model)
+    other = copy.deepcopy(unwrapped(model))
     generator = torch.Generator().manual_seed(0)
     noise = {
         p for m in other.modules() if isinstance(m, MultiplicativeNoise) for p in (m.mu, m.log_sigma, m.mask)
@@ -195,15 +255,37 @@ def trained(model: nn.Module) -> nn.Module:
 
 
 def _follow_training(
-    model: nn.Module, example_inputs: Any, network: FollowedNetwork, closed: Closed, probes: Sequence[Probe]
+    model: nn.Module,
+    example_inputs: Any,
+    network: FollowedNetwork,
+    closed: Closed,
+    probes: Sequence[Probe],
+    step: TrainingStep | None,
 ) -> None:
-    """Auxiliary heads take part only in training. A model that can't be trained on the example has none."""
+    """Auxiliary heads take part only in training. Without a step a model may not run on the example there."""
+    network.in_training = True
+    if step is not None:
+        _run(training_copy(model), None, network, closed, probes, step)
+        return
+    for inputs in (another_batch(example_inputs), example_inputs):  # BatchNorm wants more than one sample
+        if _runs(training_copy(model), inputs, network, closed, probes):
+            return
+
+
+def _runs(
+    model: nn.Module, inputs: Any, network: FollowedNetwork, closed: Closed, probes: Sequence[Probe]
+) -> bool:
     try:
-        _run(model.train(), example_inputs, network, closed, probes, record=False)
+        _run(model, inputs, network, closed, probes, partial(_called, inputs))
     except BrokenRuleError:
         raise
     except Exception:  # noqa: BLE001 - the user's forward method, which in training may want targets
-        return
+        return False
+    return True
+
+
+def _called(inputs: Any, model: nn.Module) -> Any:
+    return call(model, inputs)
 
 
 def _run(
@@ -212,8 +294,9 @@ def _run(
     network: FollowedNetwork,
     closed: Closed,
     probes: Sequence[Probe],
+    step: TrainingStep | None = None,
     *,
-    record: bool,
+    note: bool = True,
 ) -> None:
     stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     rules = {**MOVEMENT, **ARITHMETIC, **RECURRENCE, **rules_of_operations()}
@@ -226,14 +309,16 @@ def _run(
         stack.enter_context(steps_followed(model, trace, network.states))
         stack.enter_context(follow_modules(model, trace))
         stack.enter_context(_gates(model, trace, network, closed))
-        stack.enter_context(_watch(model, trace, network.calls if record else [], probes))
+        stack.enter_context(_watch(model, trace, network.calls if step is None else [], probes))
         # Inference mode would hand over whole layers, such as linear, in place of what they are made of.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         trace.read(example_inputs)
-        with trace:
-            answer = call(model, example_inputs)
-        for tensor in tensors_of(answer):
+        trace.strangers_vary = example_inputs is None
+        numbers = noting(model, trace, network.sizes) if note else nullcontext()
+        with trace, numbers:
+            found = tensors_of(call(model, example_inputs) if step is None else step(model))
+        for tensor in found:
             trace.pin_tensor(tensor, OUTPUT)
 
 
@@ -256,6 +341,7 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
 
     def gate(name: str, layer: MultiplicativeNoise) -> Callable[[Tensor], Tensor]:
         dead = closed(layer)
+        open_ = _strength(layer) if closed is masked else None
 
         def forward(x: Tensor, *, in_blocks: bool = False) -> Tensor:
             labels = trace.stored_labels(layer.mu)
@@ -263,10 +349,11 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
                 trace.labels.unite(labels, trace.stored_labels(vector))
             network.gates[name] = labels
             if not in_blocks:
-                return close(trace, x, layer.axis, labels, dead)
+                return close(trace, x, layer.axis, labels, dead, open_)
             axis = layer.axis % (x.ndim + 1)
             block = x.shape[axis] // labels.size
-            return close(trace, x, axis, np.repeat(labels, block), np.repeat(dead, block))
+            wide = None if open_ is None else open_.repeat_interleave(block)
+            return close(trace, x, axis, np.repeat(labels, block), np.repeat(dead, block), wide)
 
         return forward
 
@@ -279,10 +366,23 @@ def _gates(model: nn.Module, trace: Trace, network: FollowedNetwork, closed: Clo
             del layer.__dict__["forward"]
 
 
-def close(trace: Trace, x: Tensor, axis: int, labels: Ints, dead: Bools) -> Tensor:
-    """Multiply by 1 or, where `dead`, by 0."""
+def _strength(layer: MultiplicativeNoise) -> Tensor | None:
+    """What open structures are multiplied by in evaluation: what depends on values goes the same way then."""
+    try:
+        return layer.expected_noise().detach()
+    except ValueError:  # of parameters that are not usable; who needs the numbers says so
+        return None
+
+
+def close(
+    trace: Trace, x: Tensor, axis: int, labels: Ints, dead: Bools, strength: Tensor | None = None
+) -> Tensor:
+    """Multiply by 0 where `dead`, by the strength or 1 elsewhere."""
     along = [d == axis % x.ndim for d in range(x.ndim)]
-    scale = torch.as_tensor(~dead, dtype=x.dtype, device=x.device).view([-1 if own else 1 for own in along])
+    scale = torch.as_tensor(~dead, dtype=x.dtype, device=x.device)
+    if strength is not None:
+        scale = torch.where(scale != 0, strength.to(scale), 0.0)
+    scale = scale.view([-1 if own else 1 for own in along])
     # Told here, since of a single structure a view can't tell on which axis it lies.
     trace.set(scale, [Axis(labels, dead) if own else None for own in along], dynamic=False)
     return x * scale

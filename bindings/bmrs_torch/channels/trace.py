@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from bmrs_torch.channels.axes import Axes, Axis, Split, State
+from bmrs_torch.channels.calling import tensors_of
 from bmrs_torch.channels.labels import Labels
 from bmrs_torch.channels.memory import is_uniform_beside, meet, same_axes, same_layout, within
 
@@ -143,6 +144,8 @@ class Trace(TorchDispatchMode):
         Channels that were 0 and no longer are, and where.
     sums : list of ndarray
         Channels of tensors that are added: those of residual streams.
+    strangers_vary : bool
+        Whether tensors that come from nowhere are inputs, not constants.
     asleep : int
         While it isn't 0, nothing that runs is followed.
     """
@@ -164,6 +167,7 @@ class Trace(TorchDispatchMode):
         self.grouped: dict[str, Grouped] = {}
         self.lost: list[tuple[Ints, str]] = []
         self.sums: list[Ints] = []
+        self.strangers_vary = False
         self.asleep = 0
         self._rules = rules
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
@@ -216,7 +220,7 @@ class Trace(TorchDispatchMode):
         name = self.name_of(tensor)
         if name is None or (tensor.ndim > 1 and not isinstance(tensor, nn.Parameter)):
             # Buffers of several axes are masks and tables of positions.
-            return State((None,) * tensor.ndim, dynamic=False)
+            return State((None,) * tensor.ndim, dynamic=name is None and self.strangers_vary)
         return State(self.stored_axes(name, tensor), dynamic=False)
 
     def stored_axes(self, name: str, tensor: Tensor) -> tuple[Axis, ...]:
@@ -262,9 +266,8 @@ class Trace(TorchDispatchMode):
 
     def read(self, inputs: Any) -> None:
         """Tell that these tensors are the model's input."""
-        for tensor in tree_leaves(inputs):
-            if isinstance(tensor, Tensor):
-                self.set(tensor, (None,) * tensor.ndim, dynamic=True)
+        for tensor in tensors_of(inputs):
+            self.set(tensor, (None,) * tensor.ndim, dynamic=True)
 
     def pin(self, axes: Axes, reason: str) -> None:
         """Keep all channels of these axes."""

@@ -16,6 +16,7 @@ from bmrs_torch.deciding.feeding_weights import FeedingLayer, feeding_layers
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.operation.arguments import check_whole
 from bmrs_torch.operation.checks import check_parameters
+from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,6 +123,7 @@ def scores(
     """
     chosen = find_criterion(criterion)
     _check_options(chosen, p1, p2, seed)
+    model = unwrapped(model)
     layers = noise_layers(model)
     for name, layer in layers.items():
         _check_layer(name, layer)

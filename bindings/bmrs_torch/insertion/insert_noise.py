@@ -17,6 +17,7 @@ from bmrs_torch.insertion.states import with_states
 from bmrs_torch.operation.arguments import check_model
 from bmrs_torch.operation.checks import check_bounds, check_share
 from bmrs_torch.remembering import remember
+from bmrs_torch.wrapping import unwrapped
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
@@ -81,6 +82,7 @@ def plan_insertion(
     2: none, it is the model's output
     """
     check_model(model)
+    model = unwrapped(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     search = Search(model, example_inputs)
     if preset == "hidden":
@@ -131,9 +133,14 @@ def _restricted(plan: InsertionPlan, model: nn.Module, preset: str) -> Insertion
         wanted = {"heads": heads, "neurons": linear and not heads, "heads and neurons": linear}
         return wanted.get(preset, True)
 
-    left = tuple(filter(belongs, plan.placements))  # a layer can have noise before it and after it
-    gone = dict.fromkeys(p.name for p in plan.placements if p.name not in {q.name for q in left})
-    return InsertionPlan(left, plan.passed_over + tuple((n, f"{preset!r} leaves it out") for n in gone))
+    out = [place for place in plan.placements if not belongs(place)]
+    streams = {place.stream for place in out if place.stream}
+    left = [place for place in plan.placements if place not in out and place.stream not in streams]
+    kept = {place.name for place in left}
+    names = dict.fromkeys(place.name for place in plan.placements if place.name not in kept)
+    return InsertionPlan(
+        tuple(left), plan.passed_over + tuple((name, f"{preset!r} leaves it out") for name in names)
+    )
 
 
 def _chosen(model: nn.Module, where: Where) -> list[str]:
@@ -238,6 +245,11 @@ def insert_noise(
     """
     check_share(share)
     check_bounds(log_a, log_b)
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            "noise must be inserted into a model before it is wrapped in DistributedDataParallel, which "
+            "synchronises only the parameters that it found then: insert_noise(model, example_inputs) first"
+        )
     plan = plan_insertion(model, example_inputs, where=where, must_fold=must_fold)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.passed_over)
     if not plan.placements:
@@ -247,6 +259,6 @@ def insert_noise(
     changing = [f"{name!r}" for name, reason in plan.passed_over if reason == CHANGES_OPEN]
     if named and changing:
         raise ValueError(f"noise can't be put on {', '.join(changing)}: {CHANGES_OPEN}")
-    carry_out(plan, model, share=share, log_a=log_a, log_b=log_b)
-    remember(model, example_inputs)
+    carry_out(plan, unwrapped(model), share=share, log_a=log_a, log_b=log_b)
+    remember(unwrapped(model), example_inputs)
     return model

@@ -15,9 +15,9 @@ from bmrs_torch.channels.calling import answers
 from bmrs_torch.channels.network import follow
 from bmrs_torch.insertion.placement import InsertionPlan
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.surgery.compact import CHANGES_ANSWERS, Surgeon
 from bmrs_torch.surgery.fold import unfoldable
 from bmrs_torch.surgery.plan_compaction import Selection
+from bmrs_torch.surgery.surgeon import CHANGES_ANSWERS, Surgeon
 from bmrs_torch.surgery.verification import Reference
 from bmrs_torch.surgery.ways import multiplying
 
@@ -145,7 +145,7 @@ def _stuck(trial: nn.Module, example_inputs: Any) -> dict[str, str]:
     for layer in layers.values():
         layer.mask[:-1] = 0
     selection = Selection(follow(trial, example_inputs), layers)
-    _, selection, _ = Surgeon(trial, example_inputs, selection).operate()
+    _, selection = Surgeon(trial, example_inputs, selection).operate()
     return {
         layer.name: CHANGES_ANSWERS
         for layer in selection.plan(selection.removable).layers

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from bmrs_torch.channels.network import follow
+from bmrs_torch.channels.calling import TrainingStep
+from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.cutting import Cut, cut_model
 from bmrs_torch.surgery.optimizer_state import carry_gradients, check_optimizer, with_smaller_state
-from bmrs_torch.surgery.plan_compaction import Selection
-from bmrs_torch.surgery.verification import Reference, SurgeryError
+from bmrs_torch.surgery.plan_compaction import select
+from bmrs_torch.surgery.surgeon import Surgeon
+from bmrs_torch.surgery.unreached import Unreached, check_unreached, report_unreached, unreached_readers
+from bmrs_torch.surgery.verification import warn_untrained
+from bmrs_torch.wrapping import unwrapped
 
 M = TypeVar("M", bound=nn.Module)
-
-CHANGES_ANSWERS = (
-    "without it the model answers differently or not at all (its forward method counts on the width)"
-)
-
-_MODES = ((True, True), (True, False), (False, False))
-"""Whether the numbers of heads that modules remember follow, and the widths made of them: tried in turn."""
-
-_MOST_ATTEMPTS = 64
-"""Of surgery, in search of what can't go; each costs a copy and an evaluation of the model."""
 
 
 def compact(
@@ -36,17 +29,23 @@ def compact(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     others: Sequence[nn.Module] = (),
+    training_step: TrainingStep | None = None,
+    unreached: Unreached = "error",
+    time_limit: float = float("inf"),
 ) -> M:
     """Return a smaller model with the masked structures removed from every layer they reach.
 
     The noise layers stay, narrower; :func:`fold` removes them. The model given is left untouched, and so are
     the optimizer and the other models unless all went well. Whatever would change the model's answers is
-    retained.
+    retained: on the example, on other values, at another batch size and at another length or image size, as
+    far as the model runs on these, and in training mode.
 
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers, some of whose structures are masked by :func:`prune`.
+        A model with noise layers, some of whose structures are masked by :func:`prune`. Of one wrapped by
+        DistributedDataParallel, DataParallel, ``torch.compile`` or AveragedModel what is inside is made
+        smaller and returned, to be wrapped again.
     example_inputs : Tensor, tuple, list or dict
         One input, positional inputs, or keyword inputs: to follow the model's channels with, and to compare
         the two models on in evaluation mode. A real minibatch tells more than zeros.
@@ -56,6 +55,17 @@ def compact(
     others : sequence of nn.Module
         Models of the same structure, such as an exponential moving average of the weights or an
         ``AveragedModel`` of `model`, made smaller in place and alike.
+    training_step : callable, optional
+        What a step of training computes where that needs more than the example, such as targets:
+        ``lambda model: loss(model(x), y)``. It gets copies of the model in training mode and returns what is
+        to stay the same. By default the model is called on the example.
+    unreached : {"error", "warn"}
+        What to do about parameters that the example never reached, such as a second head, of the width of
+        something that is cut: they might read it. Of a mixture of experts, of which values choose some, what
+        they have in common is retained instead.
+    time_limit : float
+        Seconds after which the search for what can't go ends: what wasn't tried by then is retained, and the
+        warning says so.
 
     Returns
     -------
@@ -66,11 +76,12 @@ def compact(
     Raises
     ------
     SurgeryError
-        If the model's answers can't be compared, or the smaller model's would differ by more than 1e-5
-        relative although each removal alone is sound.
+        If the model's answers can't be compared, or if parameters that the example never reached, which are
+        named, might read what is cut.
     ValueError
-        If the model has no noise layers, another model isn't of its structure, or the optimizer is another
-        model's or can't go on (LBFGS, whose state is about all parameters at once).
+        If the model has no noise layers, another model isn't of its structure, parameters are computed by a
+        hook or have no shape yet, `unreached` isn't one of the two, or the optimizer is another model's or
+        can't go on (LBFGS, whose state is about all parameters at once).
     TypeError
         For example inputs of another kind, or an optimizer that is none.
 
@@ -78,6 +89,7 @@ def compact(
     -----
     UserWarning
         If structures are masked that can't be removed, with the reasons; :func:`plan_compaction` lists them.
+        If the model can't be run in training mode on the example, so that nothing was verified there.
         If an optimizer's state can't be cut and begins anew.
 
     Examples
@@ -91,11 +103,21 @@ def compact(
     Linear(in_features=2, out_features=2, bias=True)
     """
     noise_layers(model)
+    model = unwrapped(model)  # type: ignore[assignment]
+    check_unreached(unreached)
     _check_alike(model, others)
     if optimizer is not None:
         check_optimizer(optimizer, model)
-    surgeon = Surgeon(model, example_inputs, Selection(follow(model, example_inputs), noise_layers(model)))
-    smaller, selection, mode = surgeon.operate()
+    selection = select(model, example_inputs, training_step=training_step)
+    surgeon = Surgeon(model, example_inputs, selection, training_step=training_step, time_limit=time_limit)
+    smaller, selection = surgeon.operate()
+    network = selection.network
+    widths = network.widths(lambda labels: selection.goes(network.labels.roots(labels)))
+    experts = unreached_twins(model, network.parameters)  # for which what they share is retained
+    readers = [name for name in unreached_readers(model, network, widths) if name not in experts]
+    report_unreached(readers, unreached, "cut")
+    if surgeon.untrained:
+        warn_untrained(surgeon.untrained)
     plan = selection.plan(selection.removable)
     if plan.retained:
         warnings.warn(f"{plan.retained} masked structures are not removable:\n{plan}", stacklevel=2)
@@ -103,63 +125,10 @@ def compact(
     carry_gradients(model, smaller, cut)
     rebind = None if optimizer is None else with_smaller_state(optimizer, model, smaller, cut)
     for other in others:
-        cut_model(same_part(model, other), cut, sizes=mode[0], products=mode[1])
+        cut_model(same_part(model, other), cut)
     if rebind is not None:
         rebind()
     return smaller
-
-
-class Surgeon(Generic[M]):
-    """Tries surgery on copies of a model."""
-
-    def __init__(self, model: M, example_inputs: Any, selection: Selection) -> None:
-        self._model, self._selection = model, selection
-        self._reference = Reference(model, example_inputs)
-        self._attempts = 0
-
-    def operate(self) -> tuple[M, Selection, tuple[bool, bool]]:
-        """The smaller model, what went, and how the numbers that modules remember were treated."""
-        whole = self._try(self._selection)
-        if whole is not None:
-            return whole
-        sound = self._sound(sorted(self._selection.families(), key=min), [])
-        result = self._try(self._only(sound))
-        if result is None:
-            names = ", ".join(self._selection.layers_of(set().union(*sound)))
-            raise SurgeryError(
-                f"removing the masked structures of {names} together would change the model's answer on the "
-                f"example inputs by more than {self._reference.tolerance:.2g} relative, so the model was "
-                "left as it was"
-            )
-        return result
-
-    def _sound(self, families: list[set[int]], before: list[set[int]]) -> list[set[int]]:
-        """The families that can go after those before, found by halving those that can't."""
-        if not families or self._attempts > _MOST_ATTEMPTS:
-            return []
-        if self._try(self._only(before + families)) is not None:
-            return families
-        if len(families) == 1:
-            return []
-        half = len(families) // 2
-        first = self._sound(families[:half], before)
-        return first + self._sound(families[half:], before + first)
-
-    def _only(self, families: list[set[int]]) -> Selection:
-        return self._selection.only(set().union(*families), CHANGES_ANSWERS)
-
-    def _try(self, selection: Selection) -> tuple[M, Selection, tuple[bool, bool]] | None:
-        cut = Cut(selection)
-        for mode in _MODES if cut.resized(products=True) else _MODES[-1:]:
-            self._attempts += 1
-            smaller = copy.deepcopy(self._model)
-            cut_model(smaller, cut, sizes=mode[0], products=mode[1])
-            if self._alike(smaller):
-                return smaller, selection, mode
-        return None
-
-    def _alike(self, smaller: nn.Module) -> bool:
-        return self._reference.difference(smaller) <= self._reference.tolerance
 
 
 def _check_alike(model: nn.Module, others: Sequence[nn.Module]) -> None:

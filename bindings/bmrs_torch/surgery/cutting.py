@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.channels.axes import Axes, Split
 from bmrs_torch.channels.computed import computed_tensors
 from bmrs_torch.channels.weights import is_weighted, weight_axes
 from bmrs_torch.surgery.computed_weights import put
 from bmrs_torch.surgery.configs import tell_configs
 from bmrs_torch.surgery.plan_compaction import Selection
-from bmrs_torch.surgery.telling import own_tensors, tell_norm, tell_reshaping, tell_sizes, told_ends
+from bmrs_torch.surgery.remembered_sizes import changed_sizes, remember
+from bmrs_torch.surgery.telling import own_tensors, tell_norm, tell_sizes, told_ends
 
 if TYPE_CHECKING:
+    from bmrs_torch.channels.axes import Axes
     from bmrs_torch.channels.labels import Bools, Ints
     from bmrs_torch.channels.trace import Reshape
 
@@ -31,6 +29,11 @@ class Cut:
     ----------
     selection : Selection
         What goes.
+
+    Attributes
+    ----------
+    sizes : dict of Source to tuple of int
+        Numbers that modules remember and that change, before and after.
     """
 
     def __init__(self, selection: Selection) -> None:
@@ -44,6 +47,7 @@ class Cut:
             name: (~selection.goes(roots(grouped.labels)), grouped.groups)
             for name, grouped in network.grouped.items()
         }
+        self.sizes = changed_sizes(network, lambda labels: selection.goes(roots(labels)))
 
     @property
     def reshapes(self) -> list[Reshape]:
@@ -68,12 +72,13 @@ class Cut:
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
         """What stays of a stored tensor, or of one of its shape: a gradient, a moment."""
+        given = tensor
         if name in self._grouped:
             tensor = self._by_group(name, tensor)
         else:
             for axis, kept in enumerate(self._kept[name]):
                 tensor = _select(tensor, axis, kept)
-        return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+        return laid_out_like(given, tensor)
 
     def _by_group(self, name: str, weight: Tensor) -> Tensor:
         """Each group of a grouped convolution has its own rows, and its own channels in the columns."""
@@ -111,19 +116,21 @@ class Cut:
         kept = [~self._selection.goes(roots(axis.labels)) for axis in axes if axis is not None]
         return {own.size: int(own.sum()) for own in kept}
 
-    def resized(self, *, products: bool) -> dict[str, dict[int, tuple[int, bool]]]:
-        """Sizes that a module's forward method uses in its views: old to new, and whether it counts heads."""
-        sizes: dict[str, dict[int, tuple[int, bool]]] = {}
-        roots = self._selection.network.labels.roots
-        for reshape in self._selection.network.reshapes:
-            split = reshape.split
-            gone = self._selection.goes(roots(split.rows(split.axis.labels)[:, 0]))
-            if gone.any():
-                found = sizes.setdefault(reshape.module, {})
-                for old, new, heads in _sizes(split, int((~gone).sum())):
-                    if products or heads:
-                        found.setdefault(old, (new, heads))
-        return sizes
+
+def laid_out_like(given: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor in memory of its own, its axes in the order in which those of another lie there."""
+    if tensor.layout != torch.strided or given.is_contiguous():
+        is_part = (
+            tensor.untyped_storage().nbytes() > tensor.nbytes if tensor.layout == torch.strided else False
+        )
+        return tensor.clone() if is_part else tensor.contiguous()
+    strides = given.stride()
+    order = sorted(range(given.ndim), key=lambda axis: -strides[axis])
+    return (
+        tensor.permute(order)
+        .clone(memory_format=torch.contiguous_format)
+        .permute([order.index(axis) for axis in range(given.ndim)])
+    )
 
 
 def _select(tensor: Tensor, axis: int, kept: Bools | None) -> Tensor:
@@ -132,21 +139,8 @@ def _select(tensor: Tensor, axis: int, kept: Bools | None) -> Tensor:
     return tensor.index_select(axis, torch.as_tensor(np.flatnonzero(kept), device=tensor.device))
 
 
-def _sizes(split: Split, left: int) -> Iterator[tuple[int, int, bool]]:
-    """The number of channels on the axis that keeps them, before and after, and its products with others."""
-    table = split.axis.labels.reshape(split.shape)
-    # Not where the same channels lie again and again: that is a number of samples.
-    again = [i < split.kept and bool((table == table.take([0], i)).all()) for i in range(table.ndim)]
-    others = [size for i, size in enumerate(split.shape) if i != split.kept and size > 1 and not again[i]]
-    before, is_last = split.shape[split.kept], split.kept == len(split.shape) - 1
-    yield before, left, not is_last
-    for number in range(1, len(others) + 1):
-        for chosen in combinations(others, number):
-            yield before * math.prod(chosen), left * math.prod(chosen), False
-
-
 @torch.no_grad()
-def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> None:
+def cut_model(model: nn.Module, cut: Cut) -> None:
     """Make a model smaller in place.
 
     Parameters
@@ -155,8 +149,6 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
         Of the structure that was followed; tied parameters stay tied.
     cut : Cut
         What stays.
-    sizes, products : bool
-        Whether the numbers of heads that modules remember follow, and the widths made up of them.
     """
     computed = [
         (tensor, cut.apply(tensor.full_name, getattr(tensor.layer, tensor.name)))
@@ -173,9 +165,8 @@ def cut_model(model: nn.Module, cut: Cut, *, sizes: bool, products: bool) -> Non
     for name, (size, left) in cut.channels().items():
         if left < size:
             tell_norm(model.get_submodule(name), size, left)
-    if sizes:
-        tell_reshaping(model, cut.resized(products=products))
-        tell_configs(model, cut.reshapes, cut.goes)
+    tell_configs(model, cut.reshapes, cut.goes)  # before others meet configurations that are shared
+    remember(model, cut.sizes)
 
 
 def _cut_stored(model: nn.Module, cut: Cut) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import FollowedNetwork, follow
+from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.channels.trace import Balance
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
+from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -76,15 +80,19 @@ class CompactionPlan:
         return "\n".join(map(str, self.layers))
 
 
-def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
+def plan_compaction(
+    model: nn.Module, example_inputs: Any, *, training_step: TrainingStep | None = None
+) -> CompactionPlan:
     """Say what :func:`compact` would remove, and which masked structures it can't remove and why.
 
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers; it is left as it is.
+        A model with noise layers; it is left as it is. Of a wrapped one, what is inside is meant.
     example_inputs : Tensor, tuple, list or dict
-        One input, positional inputs, or keyword inputs, on which the model is run once.
+        One input, positional inputs, or keyword inputs, on which the model is run.
+    training_step : callable, optional
+        As of :func:`compact`.
 
     Returns
     -------
@@ -108,8 +116,48 @@ def plan_compaction(model: nn.Module, example_inputs: Any) -> CompactionPlan:
     0.noise: remove 1 of 3
     """
     noise_layers(model)
-    selection = Selection(follow(model, example_inputs), noise_layers(model))
+    model = unwrapped(model)
+    selection = select(model, example_inputs, training_step=training_step)
     return selection.plan(selection.removable)
+
+
+def select(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    training: bool = False,
+    training_step: TrainingStep | None = None,
+) -> Selection:
+    """What may go of a model, as it is followed with what is masked closed.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With noise layers; it is left as it is.
+    example_inputs, training, training_step
+        As of :func:`follow`.
+    """
+    layers = noise_layers(model)
+    network = follow(model, example_inputs, training=training, training_step=training_step, routed=True)
+    selection = Selection(network, layers)
+    shared = _shared_by_experts(model, network)
+    reasons = {root: shared[root] for root in selection.removable & shared.keys()}
+    return selection.only(selection.removable - reasons.keys(), reasons)
+
+
+def _shared_by_experts(model: nn.Module, network: FollowedNetwork) -> dict[int, str]:
+    """Classes that experts have in common, where some expert was never reached: it has them, too."""
+    common: dict[int, str] = {}
+    for name, twins in unreached_twins(model, network.parameters).items():
+        number: Counter[int] = Counter()
+        for twin in twins:
+            stored = [axes for name, axes in network.parameters.items() if name.rpartition(".")[0] == twin]
+            labels = [network.labels.roots(axis.labels) for axes in stored for axis in axes]
+            number.update({root for each in labels for root in each.tolist()})
+        shared = [root for root, times in number.items() if times > 1 or len(twins) == 1]
+        why = f"the example never reached {name!r}, which shares it with others of its kind, as experts do"
+        common |= dict.fromkeys(shared, why)
+    return common
 
 
 class Selection:
@@ -239,11 +287,11 @@ class Selection:
         """Names of the noise layers that have structures in these classes."""
         return list(dict.fromkeys(name for name, _, root in self._members() if root in classes))
 
-    def only(self, removable: set[int], reason: str) -> Selection:
-        """A selection of which only these go."""
+    def only(self, removable: set[int], reasons: Mapping[int, str]) -> Selection:
+        """A selection of which only these go, with the reasons why the others stay."""
         other = object.__new__(Selection)
         other.network, other.layers = self.network, self.layers
-        other.reasons = {**self.reasons, **dict.fromkeys(self.removable - removable, reason)}
+        other.reasons = {**self.reasons, **reasons}
         other.removable = set(removable)
         other._settle()
         return other

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from bmrs_torch.channels.recurrent import RECURRENT, tell_recurrent_sizes
 from bmrs_torch.channels.weights import NORMS, is_weighted
-from bmrs_torch.layer import MultiplicativeNoise
 
-__all__ = ["own_tensors", "tell_norm", "tell_reshaping", "tell_sizes", "told_ends"]
+__all__ = ["own_tensors", "tell_norm", "tell_sizes", "told_ends"]
 
 _LINEAR_NAMES = ({"out_features", "nf"}, {"in_features", "nx"})
 """What linear layers, and GPT-2's ``Conv1D``, call their numbers of outputs and of inputs."""
@@ -23,8 +22,6 @@ _END_NAMES = (
     ("in_features", "in_channels", "in_dim", "input_dim"),
     ("out_features", "out_channels", "out_dim", "output_dim"),
 )
-
-_SIZE_OF_A_HEAD = ("head_dim", "head_size", "dim_head", "dim_per_head", "per_head", "head_channels", "d_head")
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -92,21 +89,3 @@ def told_ends(
                 (module, {key: end[old] for key, old, end in found if type(old) is int and old in end})
             )
     return told
-
-
-def tell_reshaping(model: nn.Module, resized: Mapping[str, Mapping[int, tuple[int, bool]]]) -> None:
-    """All modules but layers and norms, whose widths are told."""
-    for name, found in resized.items():
-        module = model.get_submodule(name)
-        # What is reshaped in a layer with weights is noise on blocks.
-        if not (is_weighted(module) or isinstance(module, (*NORMS, *RECURRENT, MultiplicativeNoise))):
-            _tell_heads(module, found)
-
-
-def _tell_heads(module: nn.Module, found: Mapping[int, tuple[int, bool]]) -> None:
-    for key, value in list(vars(module).items()):
-        if type(value) is not int or value not in found or any(word in key for word in _SIZE_OF_A_HEAD):
-            continue
-        new, heads = found[value]
-        if not heads or key in ("h", "heads", "nhead") or "head" in key or "groups" in key:
-            setattr(module, key, new)

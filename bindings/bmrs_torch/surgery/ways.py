@@ -42,12 +42,15 @@ class Way:
         structure.
     is_evident : bool
         Whether it is exact by the kind of layer alone: the noise sits on its output.
+    in_readers : bool
+        Whether it changes what takes the structures, and not only what gives them.
     """
 
     text: str
     layers: tuple[str, ...]
     apply: Callable[[nn.Module, Tensor], None]
     is_evident: bool = False
+    in_readers: bool = False
 
 
 class multiplying(ExitStack):
@@ -153,7 +156,7 @@ class Ways:
             ends = [f"the state that {own!r} takes itself" for own in recurrent]
             ends += [f"the inputs of {', '.join(map(repr, readers))}"] if readers else []
             apply = partial(_scale_inputs_of, readers, recurrent)
-            yield Way(" and ".join(ends), (*recurrent, *readers), apply)
+            yield Way(" and ".join(ends), (*recurrent, *readers), apply, in_readers=bool(readers))
 
     def _readers(self, name: str) -> dict[str, Ints]:
         """Layers with weights whose inputs are multiplied when the noise is, and by which structure each."""
@@ -231,7 +234,7 @@ class Ways:
         if ends:
             text = ", ".join(dict.fromkeys(key for key, _, _ in ends))
             names = tuple(dict.fromkeys(key.rpartition(".")[0] for key, _, _ in ends))
-            yield Way(f"{text}, the square root at each end", names, apply)
+            yield Way(f"{text}, the square root at each end", names, apply, in_readers=True)
 
 
 def test_factors(layer: MultiplicativeNoise) -> Tensor:

@@ -1,0 +1,28 @@
+"""The model inside what runs it otherwise: on several devices, compiled, or as an average of its weights."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+__all__ = ["unwrapped"]
+
+_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """What DistributedDataParallel, DataParallel, ``torch.compile`` or AveragedModel wraps; or the model.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from bmrs_torch.wrapping import unwrapped
+    >>> unwrapped(nn.DataParallel(nn.Linear(2, 3)))
+    Linear(in_features=2, out_features=3, bias=True)
+    """
+    while True:
+        compiled = model._modules.get("_orig_mod")
+        inner = model._modules["module"] if isinstance(model, _WRAPPERS) else compiled
+        if inner is None:
+            return model
+        model = inner
