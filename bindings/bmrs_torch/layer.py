@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_kernels.contract import Share
-from bmrs_torch.operation.arguments import check_model, check_whole
+from bmrs_torch.operation.arguments import check_whole
 from bmrs_torch.operation.checks import (
     check_bounds,
     check_device,
@@ -264,7 +264,6 @@ def noise_layers(model: nn.Module) -> dict[str, MultiplicativeNoise]:
     >>> list(noise_layers(nn.Sequential(nn.Linear(2, 3), MultiplicativeNoise(3))))
     ['1']
     """
-    check_model(model)
     model = unwrapped(model)
     layers: dict[str, MultiplicativeNoise] = {}
     if isinstance(model, MultiplicativeNoise):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from bmrs_torch.operation.arguments import check_model
+
 __all__ = ["unwrapped"]
 
 _WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
@@ -13,6 +15,11 @@ _WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel
 def unwrapped(model: nn.Module) -> nn.Module:
     """What DistributedDataParallel, DataParallel, ``torch.compile`` or AveragedModel wraps; or the model.
 
+    Raises
+    ------
+    TypeError
+        If it is no module.
+
     Examples
     --------
     >>> from torch import nn
@@ -20,6 +27,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     >>> unwrapped(nn.DataParallel(nn.Linear(2, 3)))
     Linear(in_features=2, out_features=3, bias=True)
     """
+    check_model(model)
     while True:
         compiled = model._modules.get("_orig_mod")
         inner = model._modules["module"] if isinstance(model, _WRAPPERS) else compiled

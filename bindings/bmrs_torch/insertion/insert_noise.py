@@ -14,7 +14,6 @@ from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.insertion.rehearsal import CHANGES_OPEN, carry_out, rehearsed
 from bmrs_torch.insertion.search import Search
 from bmrs_torch.insertion.states import with_states
-from bmrs_torch.operation.arguments import check_model
 from bmrs_torch.operation.checks import check_bounds, check_share
 from bmrs_torch.remembering import remember
 from bmrs_torch.wrapping import unwrapped
@@ -81,7 +80,6 @@ def plan_insertion(
     0: noise on 3 structures (axis -1)
     2: none, it is the model's output
     """
-    check_model(model)
     model = unwrapped(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     search = Search(model, example_inputs)
