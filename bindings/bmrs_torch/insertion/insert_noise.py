@@ -16,6 +16,7 @@ from bmrs_torch.insertion.search import Search
 from bmrs_torch.insertion.states import with_states
 from bmrs_torch.operation.checks import check_bounds, check_share
 from bmrs_torch.remembering import remember
+from bmrs_torch.surgery.progress import Progress
 from bmrs_torch.wrapping import unwrapped
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
@@ -82,21 +83,28 @@ def plan_insertion(
     """
     model = unwrapped(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
-    search = Search(model, example_inputs)
+    with Progress(5, "places for noise") as progress:
+        search = Search(model, example_inputs)
+        progress.advance(1)
+        plan = _planned(search, model, example_inputs, where, preset)
+        progress.advance(1)
+        must_go = preset in _REMOVABLE
+        return rehearsed(plan, model, example_inputs, progress, must_go=must_go, must_fold=must_fold)
+
+
+def _planned(
+    search: Search, model: nn.Module, example_inputs: Any, where: Where, preset: str | None
+) -> InsertionPlan:
     if preset == "hidden":
-        plan = search.hidden()
-    elif preset == "batchnorm":
-        plan = search.after(
-            [name for name, module in model.named_modules() if isinstance(module, BATCH_NORMS)]
-        )
-    elif preset == "blocks":
-        plan = search.after(_blocks(model))
-    elif preset in _REMOVABLE:
+        return search.hidden()
+    if preset == "batchnorm":
+        return search.after([name for name, layer in model.named_modules() if isinstance(layer, BATCH_NORMS)])
+    if preset == "blocks":
+        return search.after(_blocks(model))
+    if preset in _REMOVABLE:
         plan = with_states(search.removable(streams=preset == "streams"), model, example_inputs)
-        plan = _restricted(plan, model, preset)
-    else:
-        plan = search.after(_chosen(model, where))
-    return rehearsed(plan, model, example_inputs, must_go=preset in _REMOVABLE, must_fold=must_fold)
+        return _restricted(plan, model, preset)
+    return search.after(_chosen(model, where))
 
 
 def _blocks(model: nn.Module) -> list[str]:

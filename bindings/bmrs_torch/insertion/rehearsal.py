@@ -17,6 +17,7 @@ from bmrs_torch.insertion.placement import InsertionPlan
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.surgery.fold import unfoldable
 from bmrs_torch.surgery.plan_compaction import Selection
+from bmrs_torch.surgery.progress import Progress
 from bmrs_torch.surgery.surgeon import CHANGES_ANSWERS, Surgeon
 from bmrs_torch.surgery.verification import Reference
 from bmrs_torch.surgery.ways import multiplying
@@ -56,7 +57,13 @@ def carry_out(
 
 
 def rehearsed(
-    plan: InsertionPlan, model: nn.Module, example_inputs: Any, *, must_go: bool, must_fold: bool
+    plan: InsertionPlan,
+    model: nn.Module,
+    example_inputs: Any,
+    progress: Progress,
+    *,
+    must_go: bool,
+    must_fold: bool,
 ) -> InsertionPlan:
     """Leave out of a plan what doesn't keep its promises.
 
@@ -67,6 +74,8 @@ def rehearsed(
         It is left as it is.
     example_inputs : Tensor, tuple, list or dict
         What it is tried on.
+    progress : Progress
+        Three parts of it are done here.
     must_go : bool
         Whether the structures must be removable.
     must_fold : bool
@@ -75,12 +84,15 @@ def rehearsed(
     if not plan.placements:
         return plan
     plan = plan.without(dict.fromkeys(_changing(plan, model, example_inputs), CHANGES_OPEN))
+    progress.advance(1)
     if must_fold and plan.placements:
         trial = _tried(plan, model)
         plan = _without_noise(plan, trial, unfoldable(trial, example_inputs))
+    progress.advance(1)
     if must_go and plan.placements:
         trial = _tried(plan, model)
         plan = _without_noise(plan, trial, _stuck(trial, example_inputs))
+    progress.advance(1)
     return plan
 
 

@@ -19,16 +19,18 @@ class Progress:
     ----------
     number : int
         Of parts that will be done.
+    what : str
+        What is done, in a word or two.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, what: str) -> None:
         self._bar: Any = None
         try:
             tqdm = importlib.import_module("tqdm").tqdm
         except ImportError:
             return
         # None: only on a terminal.
-        self._bar = tqdm(total=number, desc="surgery", delay=_SECONDS, disable=None, leave=False)
+        self._bar = tqdm(total=number, desc=what, delay=_SECONDS, disable=None, leave=False)
 
     def advance(self, number: int) -> None:
         """Tell that so many parts are done."""

@@ -76,7 +76,7 @@ class Surgeon(Generic[M]):
             self._tried.clear()
             found = self._try(self._families())
         if not found.alike:
-            with Progress(len(self._families())) as progress:
+            with Progress(len(self._families()), "surgery") as progress:
                 self._search(found, progress)
         if self._best is None and not self._try([]).alike:
             raise SurgeryError(

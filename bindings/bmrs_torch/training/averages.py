@@ -54,8 +54,11 @@ class Averages:
             for name, layer in noise_layers(part).items():
                 layer.mask.copy_(masks[name])
 
-    def finish(self, model: nn.Module, example_inputs: Any) -> nn.Module:
-        """The model's smaller plain network; the others become theirs, once all of it went well."""
+    def finish(self, model: nn.Module, example_inputs: Any, **surgery: Any) -> nn.Module:
+        """The model's smaller plain network; the others become theirs, once all of it went well.
+
+        `surgery` is what :func:`compact` and :func:`fold` take: `training_step`, `unreached`.
+        """
         if any(not _has_noise(part) for part in self.parts):
             raise ValueError(
                 "the models given as others are finished already, plain and small: give the pruner copies "
@@ -63,8 +66,8 @@ class Averages:
             )
         self.take_masks(model)
         parts = [copy.deepcopy(part) for part in self.parts]
-        smaller = fold(compact(model, example_inputs, others=parts), example_inputs)
-        plain = [fold(part, example_inputs) for part in parts]
+        smaller = fold(compact(model, example_inputs, others=parts, **surgery), example_inputs, **surgery)
+        plain = [fold(part, example_inputs, **surgery) for part in parts]
         for part, other in zip(self.parts, plain, strict=True):
             become(part, other)
         return smaller

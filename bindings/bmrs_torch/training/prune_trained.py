@@ -169,7 +169,11 @@ def prune_trained(
         warnings.warn(explain_nothing(decision, course), stacklevel=2)
     elif layers := collapsed(decision):
         warnings.warn(explain_collapse(layers, decision, course), stacklevel=2)
-    smaller = fold(compact(noisy, inputs), inputs)
+
+    def step(network: nn.Module) -> Tensor:
+        return loss(network, first)
+
+    smaller = fold(compact(noisy, inputs, training_step=step), inputs, training_step=step)
     return PostTrainingResult(smaller, noisy, decision, len(losses), tuple(losses))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
@@ -17,6 +18,7 @@ from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.optimizer_state import check_optimizer
 from bmrs_torch.surgery.plan_compaction import plan_compaction
 from bmrs_torch.surgery.replacement import become, hand_over
+from bmrs_torch.surgery.unreached import Unreached, check_unreached
 from bmrs_torch.training.averages import Averages, unsaved_buffers
 from bmrs_torch.training.checks import (
     check_counts,
@@ -75,6 +77,10 @@ class Pruner:
         Averages of the model's weights, such as ``torch.optim.swa_utils.AveragedModel(model)``, or other
         copies of it. What is pruned in the model is masked in them, they shrink with it, and :meth:`finish`
         makes them small and plain in place. What updates them stays the user's.
+    training_step, unreached
+        As of :func:`compact` and :func:`fold`: what training computes, where that needs more than
+        `example_inputs`, so that surgery follows it too; and what to do about parameters that the example
+        never reaches.
     **rule_options
         Further options of :func:`prune`.
 
@@ -134,6 +140,8 @@ class Pruner:
         shrink: bool = False,
         example_inputs: Any = None,
         others: Sequence[nn.Module] = (),
+        training_step: TrainingStep | None = None,
+        unreached: Unreached = "error",
         **rule_options: Any,
     ) -> None:
         check_options(model, optimizer, schedule, shrink=shrink, example_inputs=example_inputs)
@@ -157,6 +165,8 @@ class Pruner:
         self.steps = self.epochs = 0
         self.history: list[dict[str, Any]] = []
         self.last_report: PruneReport | None = None
+        check_unreached(unreached)
+        self._surgery: dict[str, Any] = {"training_step": training_step, "unreached": unreached}
         self._seen = Seen()
 
     @property
@@ -265,7 +275,7 @@ class Pruner:
         elif not self._has_pruned():
             due = f"It is by {self.schedule}, after {self.epochs} epochs and {self.steps} counted steps"
             warnings.warn(explain_nothing(self.last_report, self._course(), due), stacklevel=2)
-        return self._averages.finish(self.model, inputs)
+        return self._averages.finish(self.model, inputs, **self._surgery)
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how it goes on: numbers, names, lists, and buffers that no state_dict holds.
@@ -346,10 +356,8 @@ class Pruner:
             {"epoch": self.epochs, "step": self.steps, "pruned": report.pruned_now, "kept": kept}
         )
         if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
-            parts = self._averages.parts
-            become(
-                self.model, compact(self.model, self.example_inputs, optimizer=self.optimizer, others=parts)
-            )
+            options = {"optimizer": self.optimizer, "others": self._averages.parts, **self._surgery}
+            become(self.model, compact(self.model, self.example_inputs, **options))
         self._fix_noise()
         self._warn_of_collapse(report)
         return report
