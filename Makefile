@@ -69,7 +69,7 @@ test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest
 
 test-zoo: $(ZOO)/.ready
-	$(ZOO)/bin/python -m pytest tests/zoo
+	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m pytest tests/zoo
 
 zoo: $(ZOO)/.ready
 	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.zoo $(ZOO_ARGS)

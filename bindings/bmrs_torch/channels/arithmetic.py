@@ -93,9 +93,15 @@ def _check_unlabelled(trace: Trace, part: _Part, labels: Ints) -> None:
     if own < 0 or tensor.shape[own] != labels.size or labels.size == 1:
         return
     uniform = not part.dynamic and bool((tensor == tensor.narrow(own, 0, 1)).all())
-    if not uniform:
-        reason = "the model's input" if part.dynamic else "a constant"
-        trace.labels.pin(labels, f"{reason} has an entry for each of them {trace.place}")
+    if uniform:
+        return
+    if trace.is_given(tensor):
+        what, advice = "the model's input", "with a layer between the two they could go"
+    elif part.dynamic:
+        what, advice = "something computed", "what computes it can't be followed, or has no structures"
+    else:
+        what, advice = "a constant", "as a parameter it could shrink with them"
+    trace.labels.pin(labels, f"{what} has an entry for each of them {trace.place}; {advice}")
 
 
 def matmul(trace: Trace, call: Call) -> None:

@@ -173,6 +173,7 @@ class Trace(TorchDispatchMode):
         self._names = {id(tensor): name for name, tensor in reversed(stored.items())}
         self._stored = stored
         self._states: Any = WeakIdKeyDictionary()
+        self._given: set[int] = set()  # where the model's input lies in memory
         self._in_memory: dict[int, Any] = {}  # the tensors that begin there
         self._spoiled: Any = WeakIdKeyDictionary()  # what is to be kept if they are read again, and why
         self._blank: Any = WeakIdKeyDictionary()  # made without any numbers in them
@@ -268,6 +269,12 @@ class Trace(TorchDispatchMode):
         """Tell that these tensors are the model's input."""
         for tensor in tensors_of(inputs):
             self.set(tensor, (None,) * tensor.ndim, dynamic=True)
+            if tensor.layout == torch.strided:
+                self._given.add(tensor.untyped_storage().data_ptr())
+
+    def is_given(self, tensor: Tensor) -> bool:
+        """Whether a tensor is the model's input, or a view of it."""
+        return tensor.layout == torch.strided and tensor.untyped_storage().data_ptr() in self._given
 
     def pin(self, axes: Axes, reason: str) -> None:
         """Keep all channels of these axes."""

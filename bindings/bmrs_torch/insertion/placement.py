@@ -67,13 +67,18 @@ class InsertionPlan:
         lines = list(map(str, self.placements))
         return "\n".join(lines + [f"{name}: none, {reason}" for name, reason in self.passed_over])
 
-    def without(self, reasons: Mapping[str, str]) -> InsertionPlan:
-        """The plan without some layers, by name and reason, and without those that share their noise."""
-        streams = {p.stream: p.name for p in self.placements if p.name in reasons and p.stream}
+    def without(self, reasons: Mapping[Placement, str]) -> InsertionPlan:
+        """The plan without some places, with the reasons, and without those that share their noise.
+
+        A layer that has noise at its other end still isn't passed over.
+        """
+        streams = {place.stream: reason for place, reason in reasons.items() if place.stream}
         gone = {
-            p.name: reasons.get(p.name) or reasons[streams[p.stream]]
-            for p in self.placements
-            if p.name in reasons or p.stream in streams
+            place: reasons[place] if place in reasons else streams[place.stream]
+            for place in self.placements
+            if place in reasons or place.stream in streams
         }
-        left = tuple(p for p in self.placements if p.name not in gone)
-        return InsertionPlan(left, self.passed_over + tuple(gone.items()))
+        left = tuple(place for place in self.placements if place not in gone)
+        kept = {place.name for place in left}
+        passed_over = {place.name: reason for place, reason in gone.items() if place.name not in kept}
+        return InsertionPlan(left, self.passed_over + tuple(passed_over.items()))

@@ -13,7 +13,7 @@ from torch import nn
 from bmrs_torch.attachment import attach, attachments
 from bmrs_torch.channels.calling import answers
 from bmrs_torch.channels.network import follow
-from bmrs_torch.insertion.placement import InsertionPlan
+from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.surgery.fold import unfoldable
 from bmrs_torch.surgery.plan_compaction import Selection
@@ -106,24 +106,32 @@ def _without_noise(plan: InsertionPlan, trial: nn.Module, reasons: dict[str, str
     """The plan without the places where these noise layers of a trial are."""
     layers = noise_layers(trial)
     of = {id(layers[name]): reason for name, reason in reasons.items()}
-    return plan.without({a.name: of[id(a.noise)] for a in attachments(trial) if id(a.noise) in of})
+    at = {(a.name, a.before): of[id(a.noise)] for a in attachments(trial) if id(a.noise) in of}
+    return plan.without({p: at[p.name, p.before] for p in plan.placements if (p.name, p.before) in at})
 
 
-def _changing(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> list[str]:
-    """Names of the layers on which an open gate changes what the model answers."""
+def _changing(plan: InsertionPlan, model: nn.Module, example_inputs: Any) -> list[Placement]:
+    """The places at which an open gate changes what the model answers, found by halving."""
     opened = copy.deepcopy(model)
+    gates: dict[Placement | str, list[Placement]] = {}
+    for place in plan.placements:
+        gates.setdefault(place.stream or place, []).append(place)
+
+    def is_silent(places: list[Placement]) -> bool:
+        return _is_silent(reference, _tried(InsertionPlan(tuple(places), ()), model), example_inputs)
+
+    def changing(groups: list[list[Placement]]) -> list[Placement]:
+        if not groups or is_silent([place for group in groups for place in group]):
+            return []
+        half = len(groups) // 2
+        return changing(groups[:half]) + changing(groups[half:]) if half else groups[0]
+
     with multiplying(opened, {}):  # the gates that it has already are opened, too
         reference = Reference(opened, example_inputs)
-        if _is_silent(reference, _tried(plan, model), example_inputs):
-            return []
-        names = dict.fromkeys(place.stream or place.name for place in plan.placements)
-        found = []
-        for name in names:
-            places = tuple(p for p in plan.placements if (p.stream or p.name) == name)
-            if not _is_silent(reference, _tried(InsertionPlan(places, ()), model), example_inputs):
-                found += [place.name for place in places]
-    # Sound each by itself, not together: nothing can be said of any.
-    return found or [place.name for place in plan.placements]
+        found = changing(list(gates.values()))
+        left = [place for place in plan.placements if place not in found]
+        # Sound each by itself, not together: nothing can be said of any.
+        return found if not found or is_silent(left) else list(plan.placements)
 
 
 def _is_silent(reference: Reference, trial: nn.Module, example_inputs: Any) -> bool:

@@ -65,7 +65,7 @@ class _Places(NamedTuple):
     bounds: NDArray[np.float64]
 
 
-Pointers = tuple[int, ...]
+Pointers = tuple[int, int, int]
 
 
 @functools.lru_cache(maxsize=64)
@@ -112,20 +112,27 @@ class _Layers(NamedTuple):
 
         The values themselves are compared: torch's fused optimizers change them without telling.
         """
+        pointers, start = self.pointers[place], 4 * sum(self.sizes[:place])
+        return self._are_the_same(place) and noise_cpu.unchanged(
+            pointers, self.address + start, self.values.shape[1], self.sizes[place]
+        )
+
+    def are_all_unchanged(self) -> bool:
+        """The same of all layers, in one call."""
+        places = self.places
+        alike = all(map(self._are_the_same, range(len(self.sizes))))
+        return alike and noise_cpu.all_unchanged(places.addresses, places.sizes, self.values)
+
+    def _are_the_same(self, place: int) -> bool:
+        """Whether a layer still has these tensors, where they were, and these bounds."""
         layer, (mu, log_sigma, mask) = self.layers[place], self.parameters[place]
-        now, pointers = parameters_of(layer), self.pointers[place]
+        now = parameters_of(layer)
         return (
             mu is now[0]
             and log_sigma is now[1]
             and mask is now[2]
-            and pointers == (mu.data_ptr(), log_sigma.data_ptr(), mask.data_ptr())
+            and self.pointers[place] == (mu.data_ptr(), log_sigma.data_ptr(), mask.data_ptr())
             and self.bounds[place] == (layer.log_a, layer.log_b)
-            and noise_cpu.unchanged(
-                pointers,
-                self.address + 4 * sum(self.sizes[:place]),
-                self.values.shape[1],
-                self.sizes[place],
-            )
         )
 
 
@@ -164,7 +171,7 @@ class Draw(NamedTuple):
         """The divergence, if it was taken and is that of the parameters as they are."""
         if self.taken is None or self.graph != torch.is_grad_enabled():
             return None
-        return self.taken if all(map(self.layers.are_unchanged, range(len(self.layers.sizes)))) else None
+        return self.taken if self.layers.are_all_unchanged() else None
 
 
 def draw(

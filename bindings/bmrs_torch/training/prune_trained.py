@@ -92,7 +92,8 @@ def prune_trained(
         Of minibatches, such as a DataLoader; gone through again as often as the steps need it.
     loss : callable
         From a network and a minibatch to the mean negative log-likelihood, for instance
-        ``lambda model, batch: cross_entropy(model(batch[0]), batch[1])``.
+        ``lambda model, batch: cross_entropy(model(batch[0]), batch[1])``. With the first minibatch it is also
+        called on copies of the network in training mode, to see that surgery leaves training as it was.
     num_samples : int, optional
         Size of the whole training set. By default the length of ``batches.dataset``.
     steps : int

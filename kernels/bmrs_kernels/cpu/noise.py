@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_gradients_together",
+    "all_unchanged",
     "divergence",
     "draw_together",
     "gathered",
@@ -212,6 +213,13 @@ def unchanged(addresses: tuple[int, int, int], parameters: int, width: int, size
         Structures of all layers gathered, and of this.
     """
     return bool(_together_kernels().unchanged(*addresses, parameters, width, size))
+
+
+def all_unchanged(
+    addresses: NDArray[np.int64], sizes: NDArray[np.int64], parameters: NDArray[np.float32]
+) -> bool:
+    """Tell whether the parameters of all layers are still what :func:`gathered` returned for them."""
+    return bool(_together_kernels().all_unchanged(*addresses, sizes, parameters))
 
 
 def draw_together(

@@ -44,6 +44,8 @@ class TogetherKernels(NamedTuple):
     unchanged : callable
         ``(mu, log_sigma, mask, parameters, width, size) -> bool``: whether at the addresses of one layer of
         that size lies, bit for bit, what was gathered at this address, among `width` structures.
+    all_unchanged : callable
+        ``(mu, log_sigma, mask, sizes, parameters) -> bool``: the same of all layers that were gathered.
     draw : callable
         ``(parameters, sizes, log_a, log_b, seeds, theta, by_mu, by_log_sigma) -> bad``: parameters, sizes and
         seeds of the layers in; theta and its derivatives, each [samples, structures], out. Returns the first
@@ -55,6 +57,7 @@ class TogetherKernels(NamedTuple):
 
     gather: Any
     unchanged: Any
+    all_unchanged: Any
     draw: Any
     reduce: Any
 
@@ -81,6 +84,20 @@ def _unchanged(mu: Any, log_sigma: Any, mask: Any, parameters: Any, width: Any, 
         before = carray(address_to_pointer(parameters + 4 * row * width), size, np.uint32)
         for c in range(size):
             different |= now[c] ^ before[c]
+    return different == 0
+
+
+def _all_unchanged(mu: Any, log_sigma: Any, mask: Any, sizes: Any, parameters: Any) -> Any:
+    different = np.uint32(0)
+    begin, address, width = 0, parameters.ctypes.data, parameters.shape[1]
+    for layer in range(sizes.size):
+        size = sizes[layer]
+        for row, own in enumerate((mu[layer], log_sigma[layer], mask[layer])):
+            now = carray(address_to_pointer(own), size, np.uint32)
+            before = carray(address_to_pointer(address + 4 * (row * width + begin)), size, np.uint32)
+            for c in range(size):
+                different |= now[c] ^ before[c]
+        begin += size
     return different == 0
 
 
@@ -164,12 +181,14 @@ def together_kernels() -> TogetherKernels:
     addresses, table, row = "int64[::1]", "float32[:,::1]", "float32[::1]"
     gather = f"UniTuple(int64, 2)({addresses}, {addresses}, {addresses}, {addresses}, {table})"
     unchanged = "boolean(int64, int64, int64, int64, int64, int64)"
+    all_unchanged = f"boolean({addresses}, {addresses}, {addresses}, {addresses}, {table})"
     draw = f"int64({table}, {addresses}, float64, float64, {addresses}, {table}, {table}, {table})"
     reduce = f"void({table}, {addresses}, {addresses}, {table}, {table}, {row}, {row})"
     with announcing("the draw of small layers"):
         return TogetherKernels(
             cached_njit(_gather, name="together", signature=gather),
             cached_njit(_unchanged, name="together", signature=unchanged),
+            cached_njit(_all_unchanged, name="together", signature=all_unchanged),
             cached_njit(_draw, name="together", signature=draw, **names),
             cached_njit(_reduce, name="together", signature=reduce),
         )
