@@ -190,7 +190,9 @@ def insert_noise(
     goes directly after the layer, before its activation; where a BatchNorm follows the layer, after that,
     since the normalisation would undo any factor before it. Output layers get none: there is nothing to
     remove from them. Every layer stays what and where it is, under its own name, with its own parameters: its
-    noise is a child of it, `layer.noise`, that a hook applies. Insert the noise before the optimizer is made.
+    noise is a child of it, `layer.noise`, that a hook applies. A layer that is called more than once has one
+    noise, with the same parameters and mask, drawn anew at each call. Insert the noise before the optimizer
+    is made.
 
     On the example it is tried that the model with all gates open (θ = 1) answers as before, and that
     :func:`bmrs_torch.fold` can take each gate out again; where not, no noise is put.
