@@ -72,7 +72,7 @@ test-zoo: $(ZOO)/.ready
 	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m pytest tests/zoo
 
 zoo: $(ZOO)/.ready
-	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.zoo $(ZOO_ARGS)
+	PYTHONPATH=.:kernels:bindings OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.zoo $(ZOO_ARGS)
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .
