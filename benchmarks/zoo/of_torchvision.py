@@ -161,7 +161,9 @@ OF_TORCHVISION = {
     "regnet_y": Architecture(regnet_y, images()),
     "densenet": Architecture(densenet, images()),
     "googlenet": Architecture(classifier("googlenet", init_weights=False), images()),
-    "inception_v3": Architecture(classifier("inception_v3", init_weights=False), images(96), slow=True),
+    "inception_v3": Architecture(
+        classifier("inception_v3", init_weights=False, aux_logits=False), images(96), slow=True
+    ),
     "squeezenet": Architecture(classifier("squeezenet1_1"), images()),
     "mobilenet_v2": Architecture(classifier("mobilenet_v2"), images()),
     "mobilenet_v2, streams": Architecture(classifier("mobilenet_v2"), images(), where="streams", slow=True),
