@@ -83,6 +83,7 @@ class Search:
         self._modules = dict(model.named_modules())
         self._network = self._follow(())
         self._places = Places(self._network, self._modules)
+        self._obstacles = self._network.obstacles()
         self._attached = attachments(model)
         roots = self._network.labels.roots
         self._gated = {r for labels in self._network.gates.values() for r in roots(labels).tolist()}
@@ -152,9 +153,8 @@ class Search:
         known = self._gated.union(
             *(self._places.channels(self._places.axis(call)) for call in self._places.weighted)
         )
-        for (
-            call
-        ) in self._places.weighted:  # what a layer takes may be made by none: of a parameter of the model
+        # What a layer takes may be made by none: of a parameter of the model.
+        for call in self._places.weighted:
             channels = self._places.channels(self._places.axis(call, before=True))
             if channels and known.isdisjoint(channels) and self._obstacle(channels) is None:
                 add(call, channels, before=True)
@@ -193,8 +193,7 @@ class Search:
         return OUTPUT if self._obstacle(channels) == OUTPUT else None
 
     def _obstacle(self, channels: Channels) -> str | None:
-        obstacles = self._network.obstacles()
-        return next((obstacles[root] for root in channels if root in obstacles), None)
+        return next((self._obstacles[root] for root in channels if root in self._obstacles), None)
 
     def _try(self, waiting: list[_Structures], *, streams: bool) -> list[Placement]:
         """Try places until the structures of each layer have one that lets them go, or none is left.
@@ -226,10 +225,8 @@ class Search:
 
     def _numbers(self, call: ModuleCall, group: _Structures, *, before: bool) -> list[int]:
         """Which of the structures each entry of a layer's axis belongs to."""
-        axis, numbers = (
-            self._places.axis(call, before=before),
-            {root: i for i, root in enumerate(group.channels)},
-        )
+        axis = self._places.axis(call, before=before)
+        numbers = {root: i for i, root in enumerate(group.channels)}
         return [] if axis is None else [numbers[r] for r in self._network.labels.roots(axis.labels).tolist()]
 
     def _probes(self, tried: list[tuple[_Structures, list[Option]]]) -> list[Probe]:
@@ -238,9 +235,8 @@ class Search:
         for group, options in tried:
             for i, option in enumerate(options):
                 for place in option.places:
-                    numbers = np.array(
-                        self._numbers(self._places.calls[place.name], group, before=place.before)
-                    )
+                    call = self._places.calls[place.name]
+                    numbers = np.array(self._numbers(call, group, before=place.before))
                     key = place.name, place.before, place.axis_of_tensor
                     closed[key] = (numbers % len(options) == i) | closed.get(key, np.False_)
         return [Probe(*key, dead) for key, dead in closed.items()]
@@ -268,6 +264,10 @@ def _prevented(network: FollowedNetwork) -> dict[int, str]:
     """Why classes of channels wouldn't go, by their representatives."""
     lost, reasons = network.reopened(), dict[int, str]()
     for root, place in network.live().items():
-        why = f"{lost[root]} 0 becomes something else" if root in lost else "another layer adds to them"
+        why = (
+            f"{lost[root]} 0 becomes something else"
+            if root in lost
+            else "they come there by another way, too"
+        )
         reasons[root] = f"its structures are not 0 where {place!r} takes them: {why}"
     return {**reasons, **network.obstacles()}
