@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.surgery.configs import COUNTS_OF_HEADS, own_config
+from bmrs_torch.surgery.configs import own_config
+from bmrs_torch.surgery.remembered_sizes import COUNTS_OF_HEADS
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from bmrs_torch.surgery.remembered_sizes import COUNTS_OF_HEADS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bmrs_torch.channels.labels import Bools, Ints
     from bmrs_torch.channels.trace import Reshape
 
-__all__ = ["COUNTS_OF_HEADS", "own_config", "tell_configs"]
-
-COUNTS_OF_HEADS = ("num_attention_heads", "num_key_value_heads", "num_heads", "n_heads", "n_head")
-"""Names in configurations under which surgery may change a number."""
+__all__ = ["own_config", "tell_configs"]
 
 
 def tell_configs(model: nn.Module, reshapes: Iterable[Reshape], goes: Callable[[Ints], Bools]) -> None:

@@ -14,10 +14,10 @@ from bmrs_torch.channels.noting import Size, Source, held
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
 
-__all__ = ["changed_sizes", "remember"]
+__all__ = ["COUNTS_OF_HEADS", "changed_sizes", "remember"]
 
-_COUNTS_OF_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
-"""Names under which networks keep a number of heads that their forward methods may not need."""
+COUNTS_OF_HEADS = "num_heads num_attention_heads num_key_value_heads n_heads n_head nhead heads".split()
+"""Names of numbers of heads that surgery may change where a forward method meets none of them."""
 
 
 def changed_sizes(network: FollowedNetwork, goes: Callable[[Ints], Bools]) -> dict[Source, tuple[int, int]]:
@@ -72,7 +72,7 @@ def _heads(
     for reshape in network.reshapes:
         split = reshape.split
         gone = goes(split.rows(split.axis.labels)[:, 0])
-        for name in _COUNTS_OF_HEADS if gone.any() and split.kept < len(split.shape) - 1 else ():
+        for name in COUNTS_OF_HEADS if gone.any() and split.kept < len(split.shape) - 1 else ():
             source = Source(reshape.module, name, None)
             if source not in met:
                 changed[source] = split.shape[split.kept], int((~gone).sum())
