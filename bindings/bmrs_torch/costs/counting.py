@@ -41,7 +41,7 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     Examples
     --------
     >>> import torch
-    >>> from bmrs_torch.reporting.counting import count_macs
+    >>> from bmrs_torch.costs.counting import count_macs
     >>> count_macs(torch.nn.Linear(3, 2), torch.ones(5, 3))[""]
     30
     """
