@@ -15,9 +15,10 @@ from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.deciding.budget import Budget, as_budget
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
-from bmrs_torch.deciding.meet_budget import Spending, meet_budget
+from bmrs_torch.deciding.meet_budget import meet_budget
 from bmrs_torch.deciding.rules import Rule, Scope, make_rule
 from bmrs_torch.deciding.scores import Scores, scores
+from bmrs_torch.deciding.spending import Spending
 from bmrs_torch.deciding.units import Coupling, Units, make_units
 from bmrs_torch.layer import noise_layers
 
@@ -218,7 +219,8 @@ def prune(
         "scope": scope,
     }
     if budget is not None:
-        limits = check_budget(budget, {**options, "coupling": coupling}, example_inputs)
+        limits = check_budget(budget, {**options, "coupling": coupling})
+        _check_followable(example_inputs)
         model_scores = scores(model, criterion, example_inputs=example_inputs, p1=p1, p2=p2, seed=seed)
         return prune_to_budget(model, model_scores, limits, example_inputs, training_step=training_step)
     rule = make_rule(criterion, **options)
@@ -257,7 +259,7 @@ def prune_to_budget(
     return PruneReport(rule, reports, model_scores.criterion, None, spending=spending)
 
 
-def check_budget(budget: Any, options: Mapping[str, Any], example_inputs: Any) -> Budget:
+def check_budget(budget: Any, options: Mapping[str, Any]) -> Budget:
     """The budget, if it is one and nothing is given beside it that has no effect with it."""
     found = as_budget(budget)
     defaults = inspect.signature(prune).parameters
@@ -272,12 +274,15 @@ def check_budget(budget: Any, options: Mapping[str, Any], example_inputs: Any) -
             "cost saved until it is met, and takes coupled structures together by itself; give one or the "
             "other"
         )
+    return found
+
+
+def _check_followable(example_inputs: Any) -> None:
     if example_inputs is None:
         raise ValueError(
             "a budget needs example_inputs: what a structure costs, and what can only go with it, is found "
             "by following the model on them"
         )
-    return found
 
 
 def check_rule(
@@ -311,12 +316,14 @@ def check_rule(
             f"{', '.join(sorted(unknown))}"
         )
     if options.get("budget") is not None:
-        check_budget(options["budget"], options, example_inputs)
+        check_budget(options["budget"], options)
         chosen = find_criterion(criterion)
     else:
         chosen = make_rule(criterion, **_of(make_rule, options)).criterion
     if model is None:
         return
+    if options.get("budget") is not None:
+        _check_followable(example_inputs)
     _check_coupling(chosen, options.get("coupling"), example_inputs)
     if chosen.source in ("noise", "nothing"):
         scores(model, criterion, **_of(scores, options))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.calling import TrainingStep
+from bmrs_torch.deciding.budget import Budget
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
@@ -19,6 +20,7 @@ from bmrs_torch.surgery.optimizer_state import check_optimizer
 from bmrs_torch.surgery.plan_compaction import plan_compaction
 from bmrs_torch.surgery.replacement import become, hand_over
 from bmrs_torch.surgery.unreached import Unreached, check_unreached
+from bmrs_torch.training.approach import Approach
 from bmrs_torch.training.averages import Averages, unsaved_buffers
 from bmrs_torch.training.checks import (
     check_counts,
@@ -63,6 +65,10 @@ class Pruner:
         When to prune; by default after every epoch.
     criterion : str
         See :func:`prune`, which also takes what is given as `rule_options`: tolerance, amount, …
+    budget : Budget or mapping, optional
+        Instead of a rule: what the network may cost in the end, a fraction of what `model` costs when the
+        pruner is made, also after it has shrunk. Where the schedule says when fine-tuning begins, each
+        pruning until then takes the costs down by an equal ratio, and the last meets it; else the first does.
     kl_weight : float, optional
         *The* dial between accuracy and compression; by default :func:`default_kl_weight`.
     kl_scale : {"elbo", "published"}
@@ -72,7 +78,7 @@ class Pruner:
         Make the model smaller each time something was pruned, so that the rest of the training is faster. The
         state of the optimizer shrinks with it.
     example_inputs : Tensor, tuple, list or dict, optional
-        A minibatch to trace the model with; needed with `shrink` and `coupling`.
+        A minibatch to trace the model with; needed with `shrink`, `coupling` and `budget`.
     others : sequence of nn.Module
         Averages of the model's weights, such as ``torch.optim.swa_utils.AveragedModel(model)``, or other
         copies of it. What is pruned in the model is masked in them, they shrink with it, and :meth:`finish`
@@ -135,6 +141,7 @@ class Pruner:
         num_samples: int,
         schedule: Schedule | None = None,
         criterion: str = "bmrs_n",
+        budget: Budget | Mapping[str, Any] | None = None,
         kl_weight: float | None = None,
         kl_scale: KlScale = "elbo",
         shrink: bool = False,
@@ -146,7 +153,7 @@ class Pruner:
     ) -> None:
         check_options(model, optimizer, schedule, shrink=shrink, example_inputs=example_inputs)
         layers = noise_layers(model)
-        check_rule(criterion, rule_options, model, example_inputs)
+        check_rule(criterion, {**rule_options, "budget": budget}, model, example_inputs)
         elbo_loss(
             torch.zeros(()), model, num_samples=num_samples, kl_scale=kl_scale, kl_weight=kl_weight
         )  # raises what is wrong with them now, not after the first minibatch
@@ -168,6 +175,9 @@ class Pruner:
         check_unreached(unreached)
         self._surgery: dict[str, Any] = {"training_step": training_step, "unreached": unreached}
         self._seen = Seen()
+        self._approach: Approach | None = None
+        if budget is not None:
+            self._approach = Approach(model, budget, example_inputs, self.schedule, training_step)
 
     @property
     def done(self) -> int:
@@ -296,6 +306,7 @@ class Pruner:
             "layout": Layout.of(self.model).to_json(),
             "buffers": {name: value.clone() for name, value in unsaved_buffers(self.model).items()},
             "others": self._averages.unsaved_buffers(),
+            "budget": None if self._approach is None else self._approach.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -329,6 +340,8 @@ class Pruner:
             hand_over(self.optimizer, before, self.model)
         self.history = [dict(entry) for entry in state["history"]]
         self.num_structures = dict(state["num_structures"])
+        if self._approach is not None and state.get("budget") is not None:
+            self._approach.load_state_dict(state["budget"])
         self.resume_at(epochs=state["epochs"], steps=state["steps"])
 
     def resume_at(self, *, epochs: int, steps: int) -> None:
@@ -348,7 +361,7 @@ class Pruner:
             return None
         if self.shrink and self.optimizer is not None:
             check_optimizer(self.optimizer, self.model)
-        report = prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
+        report = self._pruned()
         self._averages.take_masks(self.model)
         self.last_report = report
         kept = {layer.name: layer.num_kept for layer in report.layers}
@@ -361,6 +374,11 @@ class Pruner:
         self._fix_noise()
         self._warn_of_collapse(report)
         return report
+
+    def _pruned(self) -> PruneReport:
+        if self._approach is not None:
+            return self._approach.prune(self.model, self.criterion, self.done, self.rule_options)
+        return prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
 
     def _objective(self, nll_mean: Tensor) -> Tensor:
         return elbo_loss(
