@@ -310,7 +310,7 @@ def _run(
     if step is None:
         trace.witness = partial(note_work, trace, network.work)
     with ExitStack() as stack:
-        stack.enter_context(_plain_attention())
+        stack.enter_context(plain_attention())
         stack.enter_context(follow_computed(model, trace))
         stack.enter_context(steps_followed(model, trace, network.states))
         stack.enter_context(follow_modules(model, trace))
@@ -329,7 +329,7 @@ def _run(
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Attention in single operations that can be followed, not in fused ones."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

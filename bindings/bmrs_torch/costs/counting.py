@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bmrs_torch.channels.calling import call
+from bmrs_torch.channels.network import plain_attention
 from bmrs_torch.channels.recurrent import in_single_operations
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.shipping import save_pruned
@@ -69,8 +69,8 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     30
     """
     counter = FlopCounterMode(display=False)
-    # Fused attention for the CPU and fused recurrence aren't in the counter's list; their products are.
-    with sdpa_kernel(SDPBackend.MATH), in_single_operations(model), counter:
+    # Fused attention, encoder layers and recurrence aren't in the counter's list; their products are.
+    with plain_attention(), in_single_operations(model), counter:
         call(model, example_inputs)
     root = type(model).__name__
     counts = {

@@ -193,7 +193,10 @@ def _parsed(name: str, text: str) -> Limit:
     number = float(found[1].replace(",", "").replace("_", ""))
     if found[2] == "%":
         if not 0 < number < 100:
-            raise ValueError(f"{name} of a budget must lie between 0 % and 100 %, got {text!r}")
+            raise ValueError(
+                f"{name} of a budget, as a fraction, must lie between 0 % and 100 % ({_EXAMPLES[name]}, for "
+                f"instance), got {text!r}"
+            )
         return Limit(number / 100, is_fraction=True)
     value = number * units[found[2]]
     if not (math.isfinite(value) and value > 0):
