@@ -53,7 +53,8 @@ def take_away(
     """Choose one removal after the other, by what is lost for what is saved in the network as it then is.
 
     Of several costs the savings are added up, each relative to how much of it is still too much. Removals
-    that lose nothing come first. Every axis keeps a channel, every layer a structure.
+    that lose nothing come first. Every axis keeps a channel, every layer a structure. The last removal may
+    save more than was needed; what others saved to no purpose is given back then, most lost first.
 
     Parameters
     ----------
@@ -78,6 +79,9 @@ def take_away(
             break
         taken.append(number)
         state.take(number)
+    if taken and not (state.costs > limits * _ROUNDING).any():
+        returned = state.give_back(taken[:-1], limits * _ROUNDING)
+        taken = [number for number in taken if number not in returned]
     return Course(state.gone, taken, state.costs, not (state.costs > limits * _ROUNDING).any())
 
 
@@ -96,6 +100,7 @@ class _State:
             if layer.size:
                 formula.add_axis(layer)
         self._left = formula.counts(gone)
+        self.costs: Floats = formula.costs(gone)
         self._holders = self._overlaps()
         self._find_families()
         self._prepare()
@@ -213,6 +218,29 @@ class _State:
         near = self._families_near(family)
         self._shrink_overlapping({n for root in now_gone.tolist() for n in self._holders.get(root, ())})
         self._update(near)
+
+    def give_back(self, taken: Sequence[int], limits: Floats) -> set[int]:
+        """Undo removals as far as the costs allow; those with classes in common with others stay."""
+        formula, returned = self._formula, set()
+        losses = {n: float(self._losses[self._removals.classes[n]].sum()) for n in taken}
+        too_dear: set[int] = set()
+        for number in sorted(taken, key=lambda n: (-losses[n], n)):
+            family = self._family[number]
+            if losses[number] <= 0 or number in self._removals.overlapping or family in too_dear:
+                continue
+            axes, sizes = self._shape[family]
+            terms, more = self._terms[family], self._left.copy()
+            more[axes] += sizes
+            values = (formula.values(counts)[formula.factors[terms]] for counts in (more, self._left))
+            now, before = (each.prod(axis=1) for each in values)
+            costs = self.costs + (now - before) @ formula.cost[terms]
+            if (costs > limits).any():
+                too_dear.add(family)  # as are those like it: what is left to spend gets less
+                continue
+            self._left, self.costs = more, costs
+            self.gone[self._removals.classes[number]] = False
+            returned.add(number)
+        return returned
 
     def _shrink_overlapping(self, numbers: set[int]) -> None:
         """Of removals that had classes in common with what went, what is left."""

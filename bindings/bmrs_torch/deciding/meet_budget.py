@@ -156,8 +156,9 @@ class _Search:
             reached = self._meter.measure(small)
             if all(reached[name] <= limit for name, limit in self._limits.items()):
                 loss = float(self._losses[course.gone].sum())
+                again = best is not None and np.array_equal(best[1], course.gone)
                 best = min(filter(None, (best, (loss, course.gone, reached))), key=lambda each: each[0])
-                if self._is_enough(course, reached) or trials >= _TRIALS:
+                if again or self._is_enough(course, reached) or trials >= _TRIALS:
                     return best[1:]
             elif not course.met or (best is not None and trials >= _TRIALS):
                 if best is not None:

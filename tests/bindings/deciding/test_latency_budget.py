@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from tests.bindings.networks import LeNet5, images
 SECONDS = 1e-9
 """Of a multiply-add on this clock."""
 
+WHOLE = 833_040
+"""Multiply-adds of LeNet-5 for two images."""
+
 ALWAYS = 1e-4
 """Seconds that every call takes besides."""
 
@@ -31,7 +35,7 @@ class Clock:
     Parameters
     ----------
     bends : float
-        Power of the multiply-adds that a network takes as a whole: other than 1, no formula foresees it.
+        Power of the multiply-adds that a network takes as a whole: less than 1, no formula foresees it.
     """
 
     def __init__(self, bends: float = 1.0) -> None:
@@ -43,7 +47,8 @@ class Clock:
         return [[self.time(model, inputs)] * 5 for model in models]
 
     def time(self, model: nn.Module, inputs: Any) -> float:
-        return ALWAYS + SECONDS * float(count_macs(model, inputs)[""]) ** self.bends
+        left = float(count_macs(model, inputs)[""] / WHOLE)
+        return ALWAYS + SECONDS * WHOLE * math.pow(left, self.bends)
 
     def module_times(self, model: nn.Module, inputs: Any, *, seconds: float) -> dict[str, float]:
         assert seconds > 0
@@ -78,7 +83,7 @@ def test_the_time_of_what_is_shipped_is_within_the_budget_and_near_it(
     left = clock.time(small, images(2)) / clock.time(plain, images(2))
     assert report.spending is not None
     assert report.spending.fractions["latency"] == pytest.approx(left, rel=1e-12)  # the same ratio
-    assert 0.85 * fraction < left <= fraction  # a filter of the first layer is a tenth of it
+    assert 0.85 * fraction < left <= fraction  # one filter of the first layer takes up to 0.13
     assert clock.timed < 10
 
 
