@@ -31,6 +31,7 @@ from benchmarks.rivals.store import Store
 from benchmarks.rivals.table import page
 from benchmarks.zoo.record import RESULTS, ROOT
 
+_PAUSE = 5.0
 _WITHOUT_TORCH_PRUNING = {"bmrs", "bmrs_teacher", "unpruned"}
 
 
@@ -104,16 +105,21 @@ def _work(
     store = Store(options.scratch)
     started = time.monotonic()
     while time.monotonic() - started < 60 * options.minutes:
-        if not _one(wanted, record, images, store, made):
-            print("nothing is left to do, or others are at it", flush=True)
+        done = _one(wanted, record, images, store, made)
+        if done is None:
+            print("nothing is left to do", flush=True)
             break
+        if not done:
+            time.sleep(_PAUSE)
     publish(record)
 
 
-def _one(wanted: Wanted, record: Record, images: Split, store: Store, made: dict[str, Any]) -> bool:
-    """Do the first run that nobody does; return whether there was one."""
+def _one(wanted: Wanted, record: Record, images: Split, store: Store, made: dict[str, Any]) -> bool | None:
+    """Do the first run that nobody does; return whether there was one, None if nothing is missing at all."""
     record.read()
+    waiting = None
     for run in missing(wanted, record):
+        waiting = False  # what others do now may decide what comes next
         with store.claim(f"run-{key_of(run, images.name)}") as ours:
             if not ours:
                 continue
@@ -125,7 +131,7 @@ def _one(wanted: Wanted, record: Record, images: Split, store: Store, made: dict
                     publish(record)
                 print(_line(run, outcome), flush=True)
             return True
-    return False
+    return waiting
 
 
 def _outcome(run: Run, images: Split, store: Store) -> dict[str, Any]:

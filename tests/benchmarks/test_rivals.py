@@ -110,8 +110,12 @@ def test_what_another_process_does_is_left_to_it(tmp_path: Path) -> None:
         assert ours
         assert command._one(wanted, record, some, store, {})
         assert [record.find(one) is None for one in (first, second, third)] == [True, False, True]
+        assert command._one(wanted, record, some, store, {})
+        assert command._one(wanted, record, some, store, {}) is False  # how to go on isn't known yet
     assert command._one(wanted, record, some, store, {})
     assert record.find(first) is not None
+    assert command._one(wanted, record, some, store, {})
+    assert command._one(wanted, record, some, store, {}) is None
 
 
 def recorded(path: Path, *outcomes: tuple[Run, dict[str, Any]]) -> Record:
@@ -205,9 +209,9 @@ def test_a_network_is_drawn_anew_as_its_constructor_draws_it(network: str) -> No
     fresh = protocol.SUBJECTS[network].build()
     for drawn, expected in zip(model.parameters(), fresh.parameters(), strict=True):
         assert not (drawn == 7).any()
-        spread, wanted = (float(values.detach().std(correction=0)) for values in (drawn, expected))
-        few = drawn.numel() < 50  # of few values the spread may be anything up to the bound
-        assert spread == pytest.approx(wanted, rel=0.9 if few else 0.3)
+        if drawn.numel() > 50:  # enough that the spread is no accident
+            spread, wanted = (float(values.detach().std()) for values in (drawn, expected))
+            assert spread == pytest.approx(wanted, rel=0.3)
 
 
 def test_a_teacher_that_agrees_leaves_half_of_the_loss() -> None:
