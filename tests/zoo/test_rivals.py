@@ -18,8 +18,8 @@ from benchmarks.rivals.torch_pruning import KINDS, prune
 from bmrs_torch.reporting.counting import count_macs
 
 pytest.importorskip("torch_pruning")
-GRANULARITY = {"resnet": 0.03, "vit": 0.02, "lenet": 0.15, "mlp": 0.02}
-"""By how much one channel may end below the budget, in parts of the network: LeNet-5's are few and large."""
+CLOSE = {"resnet": 0.98, "vit": 0.98, "lenet": 0.9, "mlp": 0.98}
+"""Parts of the budget that are used at least: the filters of LeNet-5 are few and large."""
 
 
 def images(number: int) -> Part:
@@ -35,7 +35,7 @@ def test_a_budget_is_met_closely(network: str, kind: str) -> None:
     whole = count_macs(model, part.images[:1])[""]
     smaller = prune(model, part, 0.5 * whole, kind, whole_heads=False, seed=0)
     left = count_macs(smaller, part.images[:1])[""] / whole
-    assert 0.5 - GRANULARITY[network] < left <= 0.5
+    assert 0.5 * CLOSE[network] <= left <= 0.5
     assert smaller(part.images).shape == (40, 10)
     assert count_macs(model, part.images[:1])[""] == whole
     assert all(parameter.grad is None for parameter in smaller.parameters())
