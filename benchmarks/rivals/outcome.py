@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +52,10 @@ def outcome(cell: Cell, record: Record) -> Outcome:
     return Outcome(run, right, errors[0] if errors else None)
 
 
-def differences(ours: Outcome, rival: Outcome) -> list[float]:
+def differences(ours: Outcome, rival: Outcome, seeds: Iterable[int]) -> list[float]:
     """How much more of the test images ours get right, seed by seed."""
-    both = sorted(ours.lines.keys() & rival.lines.keys())
-    return [ours.lines[seed]["test_accuracy"] - rival.lines[seed]["test_accuracy"] for seed in both]
+    pairs = ((ours.lines[seed], rival.lines[seed]) for seed in seeds)
+    return [mine["test_accuracy"] - other["test_accuracy"] for mine, other in pairs]
 
 
 def shown(record: Record) -> Wanted:

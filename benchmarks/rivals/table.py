@@ -88,12 +88,16 @@ def _summary(network: str, record: Record) -> list[str]:
 
 
 def _difference(ours: Outcome, rivals: dict[str, Outcome]) -> str:
-    means = {name: rival.mean("test_accuracy") for name, rival in rivals.items() if rival.lines}
-    best = max(means, key=lambda name: means[name], default=None)
-    found = [] if best is None else differences(ours, rivals[best])
+    """Ours less the best rival's, over the seeds that ours and all rivals have that have any."""
+    known = {name: rival for name, rival in rivals.items() if rival.lines}
+    seeds = set(ours.lines).intersection(*(rival.lines for rival in known.values()))
+    if not (known and seeds):
+        return _MISSING
+    found = {name: differences(ours, rival, seeds) for name, rival in known.items()}
+    best = min(found, key=lambda name: sum(found[name]))
     unknown = [_title(name) for name, rival in rivals.items() if not (rival.lines or rival.error)]
     without = f", without {', '.join(unknown)}" if unknown else ""
-    return f"{_spread(found, '+')} to {_title(best or '')}{without}" if found else _MISSING
+    return f"{_spread(found[best], '+')} to {_title(best)}{without}"
 
 
 def _rows(network: str, epochs: int, record: Record) -> list[str]:

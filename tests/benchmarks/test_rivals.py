@@ -146,12 +146,12 @@ def test_settings_are_chosen_by_the_validation_images_alone(tmp_path: Path) -> N
 
 def test_the_page_tells_means_sizes_and_differences_by_seed(tmp_path: Path) -> None:
     ours, best = settled("bmrs", 0.92, 0.90, 0.93), settled("taylor", 0.91, 0.90)
-    worse, failing = settled("l2", 0.5), candidates(Cell("resnet", "random", 0.33, 6))
+    worse, failing = settled("l2", 0.5, 0.6), candidates(Cell("resnet", "random", 0.33, 6))
     fails = [(one, {"error": "a | b"}) for one in [*failing, failing[0].final(0)]]
     text = page(recorded(tmp_path / "r.jsonl", *ours, *best, *worse, *fails))
     assert "| bmrs | – |  | 91.67 ± 1.53 (3) | 30.0, 20.0; 0.002 |" in text
     assert "| taylor | – |  | 90.50 ± 0.71 (2) | 30.0, 20.0; 0.002 |" in text
-    assert "| l2 | – |  | 50.00 (1) |" in text
+    assert "| l2 | – |  | 55.00 ± 7.07 (2) |" in text
     assert "| random | – |  | fails: a / b |" in text
     assert "| 6 epochs | – | +0.50 ± 0.71 (2) to taylor, without scratch | – |" in text
     assert "| 6 epochs, both taught | – | – | – |" in text
