@@ -3,13 +3,14 @@ PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 ZOO_ARGS ?=
+RIVALS_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := .venv-zoo
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-zoo zoo lint format types imports wheel-test bench clean
+.PHONY: help demo test test-zoo zoo rivals lint format types imports wheel-test bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo 'make test         the whole test-suite, doctests included'
 	@echo 'make test-zoo     surgery on architectures of torchvision, timm and transformers'
 	@echo 'make zoo          the record of what can be pruned of all of them (hours; goes on where it was stopped)'
+	@echo 'make rivals       BMRS beside what people would pick instead (days; goes on where it was stopped; RIVALS_ARGS)'
 	@echo 'make lint         ruff, format and rules;  make format applies them'
 	@echo 'make types        mypy, strict'
 	@echo 'make imports      the import contract'
@@ -73,6 +75,9 @@ test-zoo: $(ZOO)/.ready
 
 zoo: $(ZOO)/.ready
 	PYTHONPATH=.:kernels:bindings OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.zoo $(ZOO_ARGS)
+
+rivals: $(ZOO)/.ready
+	PYTHONPATH=.:kernels:bindings OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.rivals $(RIVALS_ARGS)
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .

@@ -1,0 +1,16 @@
+"""The page and the figures of a record, beside it."""
+
+from __future__ import annotations
+
+from benchmarks.rivals.figure import draw
+from benchmarks.rivals.record import Record
+from benchmarks.rivals.table import page
+from benchmarks.zoo.record import replace
+
+
+def publish(record: Record) -> None:
+    """Write them anew from what the record holds now, other processes' runs included."""
+    with record.held():
+        record.read()
+        replace(record.path.with_suffix(".md"), page(record))
+        draw(record, record.path.parent)
