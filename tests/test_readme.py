@@ -17,8 +17,8 @@ EXAMPLES = re.findall(
 )
 
 
-def test_the_readme_shows_arrays_a_network_placement_the_layer_and_a_loop() -> None:
-    assert len(EXAMPLES) == 5
+def test_the_readme_shows_arrays_a_network_placement_the_layer_a_loop_and_a_budget() -> None:
+    assert len(EXAMPLES) == 6
 
 
 def run(*examples: str) -> dict[str, Any]:
@@ -57,3 +57,12 @@ def test_the_loop_prunes_and_what_it_saves_is_what_it_made(
     assert smaller[0].out_features < 40
     assert torch.equal(same(images), smaller(images))
     assert "multiply-accumulates" in capsys.readouterr().out
+
+
+def test_the_example_of_a_budget_meets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run(EXAMPLES[1], EXAMPLES[4], EXAMPLES[5])
+    assert names["model"][0].noise.kept().sum() <= 20
+    assert "for at most 0.5 of the multiply-adds and 2 kB" in capsys.readouterr().out
