@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ class _Batches:
         for chosen in torch.randperm(len(self._data.train_labels)).split(self._size):
             yield self._data.train_images[chosen], self._data.train_labels[chosen]
 
+    def __len__(self) -> int:
+        return math.ceil(len(self._data.train_labels) / self._size)
+
 
 def prune_after_training(
     unpruned: nn.Module,
@@ -105,6 +109,8 @@ def prune_after_training(
         misfit,
         num_samples=len(data.train_labels),
         steps=steps,
+        epochs=0,
+        fixed_weights=True,
         kl_weight=kl_weight,
     )
     seconds = time.monotonic() - started

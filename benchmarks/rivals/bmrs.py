@@ -11,7 +11,7 @@ from benchmarks.rivals.errors import PruningError
 from benchmarks.rivals.images import Part
 from benchmarks.rivals.learning import misfit, train
 from bmrs_torch import MultiplicativeNoise, compact, elbo_loss, fold, insert_noise, noise_layers, scores
-from bmrs_torch.reporting.counting import count_macs
+from bmrs_torch.costs.counting import count_macs
 
 PROCEDURE = (
     "noise and weights together for one of the further epochs (KL ×100, weights at 1e-3, noise at 1e-2), "

@@ -15,7 +15,7 @@ from benchmarks.rivals.images import Split
 from benchmarks.rivals.learning import answers, train
 from benchmarks.rivals.protocol import BASE_LR, BATCH, SUBJECTS, WHOLE_HEADS, Run, digest, settings
 from benchmarks.rivals.store import Store
-from bmrs_torch.reporting.counting import count_macs
+from bmrs_torch.costs.counting import count_macs
 
 _PRUNING = ("network", "method", "budget", "seed", "variant")
 _BASE = ("network", "seed", "data", "batch", "base_epochs", "base_lr", "split_seed")

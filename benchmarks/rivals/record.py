@@ -19,7 +19,7 @@ from benchmarks.rivals.methods import Trained
 from benchmarks.rivals.protocol import PROCEDURES, SUBJECTS, Run, digest, settings
 from benchmarks.rivals.store import claimed
 from benchmarks.zoo.record import commit
-from bmrs_torch.reporting.counting import count_macs
+from bmrs_torch.costs.counting import count_macs
 
 PACKAGES = ("bmrs-pruning", "torch", "torch-pruning", "numpy", "numba")
 

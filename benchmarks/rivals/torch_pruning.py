@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks.rivals.errors import PruningError
 from benchmarks.rivals.images import Part
 from benchmarks.rivals.separate import SeparateBlock, join, separate
-from bmrs_torch.reporting.counting import count_macs
+from bmrs_torch.costs.counting import count_macs
 
 KINDS = {"taylor": "GroupTaylorImportance", "l2": "GroupMagnitudeImportance", "random": "RandomImportance"}
 GRADIENT_IMAGES = 1024

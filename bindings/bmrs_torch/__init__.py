@@ -34,6 +34,7 @@ from bmrs_torch.surgery import (
 )
 from bmrs_torch.training import (
     NOISE_LR_MULTIPLIER,
+    Distillation,
     PostTrainingResult,
     Pruner,
     Schedule,
@@ -51,6 +52,7 @@ __all__ = [
     "CompactionPlan",
     "Comparison",
     "Cost",
+    "Distillation",
     "InsertionPlan",
     "LayerChange",
     "LayerPruning",

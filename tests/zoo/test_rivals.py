@@ -15,7 +15,7 @@ from benchmarks.rivals.errors import PruningError
 from benchmarks.rivals.images import Part
 from benchmarks.rivals.protocol import SUBJECTS, TEST
 from benchmarks.rivals.torch_pruning import KINDS, prune
-from bmrs_torch.reporting.counting import count_macs
+from bmrs_torch.costs.counting import count_macs
 
 pytest.importorskip("torch_pruning")
 CLOSE = {"resnet": 0.98, "vit": 0.98, "lenet": 0.9, "mlp": 0.98}

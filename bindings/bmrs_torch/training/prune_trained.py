@@ -1,50 +1,62 @@
-"""Prune a network that was trained without noise: learn the noise alone, with the weights as they are."""
+"""From a trained network to a smaller one that is as good: noise for a short while, then recovery."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bmrs_torch.channels.calling import in_mode
-from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
+from bmrs_torch.costs.counting import stored_tensors
+from bmrs_torch.deciding.budget import Budget, as_budget
+from bmrs_torch.deciding.prune import check_rule
+from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.insertion import insert_noise
-from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.objective import default_kl_weight, elbo_loss
-from bmrs_torch.operation.arguments import check_model, check_real, check_whole
+from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.objective import default_kl_weight
+from bmrs_torch.operation.arguments import check_model, check_real, check_switch, check_whole, described
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.fold import fold
+from bmrs_torch.surgery.progress import Progress
 from bmrs_torch.training.checks import check_example
-from bmrs_torch.training.diagnosis import Course, collapsed, explain_collapse, explain_nothing
+from bmrs_torch.training.decision import altogether, from_numbers, to_numbers
+from bmrs_torch.training.distillation import Distillation
+from bmrs_torch.training.effort import Effort, usual_effort
+from bmrs_torch.training.noise_phase import learn_and_prune, pruning_dates
+from bmrs_torch.training.recovery import Batches, MakeOptimizer, Recovery, Validate, validated
+from bmrs_torch.training.run_folder import RunFolder
 
-STEPS = 500
-LR = 0.05
-"""Adam moves log σ by about this much a step at most: 500 steps lead from −5 far beyond the prior's width."""
+__all__ = ["PostTrainingResult", "prune_trained"]
+
+Loss = Callable[[nn.Module, Any], Tensor]
 
 
 @dataclass(frozen=True)
 class PostTrainingResult:
-    """What :func:`prune_trained` made.
+    """What :func:`prune_trained` made. Print it to read what happened.
 
     Attributes
     ----------
     model : nn.Module
-        The smaller network, an ordinary one; fine-tune it to win back what it lost.
+        The smaller network, an ordinary one, trained again.
     masked : nn.Module
-        The network with its noise and masks, of the original widths.
+        The network with its noise and masks, of the original widths, as it was when it was made smaller.
     decision : PruneReport
-        What was pruned and by which scores.
+        What was pruned in all, and by which scores.
     steps : int
-        How many steps were taken.
+        How many steps were taken with noise.
     losses : tuple of float
-        The misfit, without the divergence, at each step.
+        The misfit, without the divergence, at each of them.
+    history : tuple of dict
+        Of each epoch of the recovery: "step", "epoch", "misfit" (a mean over the epoch, what the teacher says
+        included), "lr", "seconds", and with `validate` the "score"; the first is of the network just cut.
+    score_before, score : float or None
+        With `validate`, how good the network given was, and how good `model` is.
     """
 
     model: nn.Module
@@ -52,56 +64,115 @@ class PostTrainingResult:
     decision: PruneReport
     steps: int
     losses: tuple[float, ...]
+    history: tuple[dict[str, Any], ...] = ()
+    score_before: float | None = None
+    score: float | None = None
+
+    def __str__(self) -> str:
+        plain = sum(p.numel() for p in self.model.parameters())
+        whole = sum(t.numel() for t in stored_tensors(self.masked).values() if isinstance(t, nn.Parameter))
+        decided = str(self.decision).partition("\n")[0]
+        structures = sum(layer.kept.size for layer in self.decision.layers)
+        told = [
+            f"{plain:,} of {whole:,} parameters left ({plain / whole:.1%})",
+            f"{self.decision.num_kept:,} of {structures:,} structures left",
+            f"decided in {self.steps} steps with noise: {decided}",
+        ]
+        trained = [record for record in self.history if record["step"]]
+        if trained:
+            told.append(
+                f"recovered in {trained[-1]['step']} steps: misfit {trained[0]['misfit']:.4g} in the first "
+                f"epoch, {trained[-1]['misfit']:.4g} in the last"
+            )
+        if self.score is not None and self.score_before is not None:
+            cut = f", {self.history[0]['score']:.5g} when cut" if self.history else ""
+            told.append(f"validated: {self.score_before:.5g} before{cut}, {self.score:.5g} now")
+        return "\n".join(told)
 
 
 def prune_trained(
     model: nn.Module,
-    batches: Iterable[Any],
-    loss: Callable[[nn.Module, Any], Tensor],
+    batches: Batches,
+    loss: Loss,
     *,
+    budget: Budget | Mapping[str, Any] | None = None,
+    epochs: float | None = None,
     num_samples: int | None = None,
-    steps: int = STEPS,
-    lr: float = LR,
+    steps: int | None = None,
+    lr: float | None = None,
+    noise_lr: float | None = None,
     kl_weight: float | None = None,
+    fixed_weights: bool = False,
+    teacher: bool | nn.Module | Distillation = False,
+    validate: Validate | None = None,
+    patience: int | None = None,
+    optimizer: MakeOptimizer | None = None,
+    folder: str | os.PathLike[str] | None = None,
     example_inputs: Any = None,
     criterion: str = "bmrs_n",
     **rule_options: Any,
 ) -> PostTrainingResult:
-    """Prune a trained network with a few hundred batches: insert noise, learn only that, decide, shrink.
+    """Make a trained network smaller and train it until it is good again, in one call.
 
-    The weights stay as they are, and so do dropout and the statistics of BatchNorm: the network runs as in
-    evaluation, but for the noise. In a loop of one's own this is::
+    First noise and weights learn together for a short while, and what the evidence is against, or what loses
+    least evidence for what it saves until a budget is met, is pruned: on the way to a budget little by
+    little, so that the evidence is always that of the network as it then is. Then the network is made
+    smaller, the noise is folded into its weights, and it is trained plainly for the greater part of the time.
 
-        noisy = insert_noise(copy.deepcopy(model), x).eval().requires_grad_(False)
-        for layer in noise_layers(noisy).values():
-            layer.train().requires_grad_(True)
-        optimizer = torch.optim.Adam([p for p in noisy.parameters() if p.requires_grad], lr=0.05)
-        for x, y in batches:
-            optimizer.zero_grad()
-            misfit = cross_entropy(noisy(x), y)
-            elbo_loss(misfit, noisy, num_samples=len(data)).backward()
-            optimizer.step()
-        prune(noisy)
-        smaller = fold(compact(noisy, x), x)
+    Nothing has to be set. `lr` is the one of Adam with which such networks are trained from scratch; a
+    network that was trained with a smaller one, such as a large transformer, needs that. The number of steps
+    and epochs goes by the number of samples: see `epochs` and `steps`.
 
     Parameters
     ----------
     model : nn.Module
         A trained network, without noise, or with noise layers where they are wanted; it is left untouched.
-    batches : iterable
-        Of minibatches, such as a DataLoader; gone through again as often as the steps need it.
+    batches : collection
+        Of minibatches, such as a DataLoader, with a length; gone through once an epoch.
     loss : callable
         From a network and a minibatch to the mean negative log-likelihood, for instance
         ``lambda model, batch: cross_entropy(model(batch[0]), batch[1])``. With the first minibatch it is also
         called on copies of the network in training mode, to see that surgery leaves training as it was.
+    budget : Budget or mapping, optional
+        What the smaller network may cost, ``Budget(macs=0.5)`` or ``{"macs": 0.5}``. By default the evidence
+        decides how much goes.
+    epochs : float, optional
+        In all, those with noise included. By default 6, or as many as make 2,500 steps. 0: nothing is
+        recovered.
     num_samples : int, optional
         Size of the whole training set. By default the length of ``batches.dataset``.
-    steps : int
-        How many steps of Adam.
-    lr : float
-        Its learning rate.
+    steps : int, optional
+        How many of all steps are with noise. By default those of one epoch, but at least 200, at most 1,000,
+        and at most a quarter of all.
+    lr : float, optional
+        The highest learning rate of the weights, to which it rises at first and from which it falls to 0;
+        with noise they learn at half of it. By default 0.002.
+    noise_lr : float, optional
+        Of the noise; by default five times `lr`, and without a budget at least 25 / steps, up to 0.05,
+        without which log σ couldn't go as far as the rule wants to see.
     kl_weight : float, optional
-        *The* dial between accuracy and compression; by default :func:`default_kl_weight`.
+        *The* dial between accuracy and compression without a budget; by default :func:`default_kl_weight`.
+        With a budget it matters little.
+    fixed_weights : bool
+        With noise the weights stay as they are, and so do dropout and the statistics of BatchNorm: the
+        network runs as in evaluation, but for the noise, which alone learns.
+    teacher : bool, nn.Module or Distillation
+        What the network learns from beside the loss: True for the network given as it was, which takes the
+        time of its forward pass; see :class:`Distillation`.
+    validate : callable, optional
+        How good a network is, the larger the better, such as its accuracy on a validation set; it gets it in
+        evaluation mode, without gradients, before, after the cut and after each epoch of the recovery. The
+        best epoch is what is returned. Never the test set: it chooses.
+    patience : int, optional
+        With `validate`: after so many epochs that were no better it ends.
+    optimizer : callable, optional
+        From the parameters of the smaller network to what trains it, ``lambda p: SGD(p, 0.1, momentum=0.9)``;
+        its learning rates are the highest, and `lr` is that of the weights with noise, times two. By default
+        AdamW without decay.
+    folder : str or path-like, optional
+        Where it keeps how far it is, after the noise and after each epoch: called again with the same
+        arguments it goes on there, to the bit where the minibatches come from torch's, NumPy's or Python's
+        generator, and in the end returns at once.
     example_inputs : Tensor, tuple, list or dict, optional
         A minibatch of inputs to trace the network with. By default the first element of the first minibatch
         if that is a tuple or list, else the minibatch.
@@ -116,86 +187,250 @@ def prune_trained(
 
     Raises
     ------
+    BudgetError
+        If the budget is out of reach.
     ValueError
         If there is no minibatch, the number of samples can't be told, or a number is out of range; if the
         loss doesn't depend on the noise or is or becomes not finite; before any step, if the network can't
-        take the example; and as :func:`insert_noise`, :func:`prune` and :func:`fold` do.
+        take the example; if `folder` holds a run with other settings; and as :func:`insert_noise`,
+        :func:`prune` and :func:`fold` do.
     TypeError
         For a model, a loss or minibatches of another kind.
 
     Warns
     -----
     UserWarning
-        If the minibatches end before the steps do and can't be gone through again, or nothing was pruned, or
-        next to nothing of a layer is left: with the figures that tell why.
+        If nothing was pruned, or next to nothing of a layer is left: with the figures that tell why.
 
     Examples
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from bmrs_torch import prune_trained
+    >>> from bmrs_torch import Budget, prune_trained
     >>> trained = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> batches = [(torch.randn(16, 4), torch.zeros(16, dtype=torch.long)) for _ in range(4)]
     >>> result = prune_trained(
     ...     trained, batches, lambda net, batch: nn.functional.cross_entropy(net(batch[0]), batch[1]),
-    ...     num_samples=64, steps=20, criterion="snr", amount=0.25,
+    ...     num_samples=64, epochs=10, budget=Budget(parameters=0.75),
     ... )
     >>> result.model[0]
-    Linear(in_features=4, out_features=6, bias=True)
+    Linear(in_features=4, out_features=5, bias=True)
     """
-    _check_arguments(model, batches, loss, steps, lr)
-    check_rule(criterion, rule_options)
+    _check_arguments(model, batches, loss, teacher, optimizer, validate=validate, patience=patience)
+    _check_numbers(steps, epochs, lr, noise_lr)
+    check_switch("fixed_weights", fixed_weights)
+    rule = {**rule_options, "budget": budget}
+    check_rule(criterion, rule)
     total = _number_of_samples(batches) if num_samples is None else num_samples
-    usual = default_kl_weight(total)
-    weight = usual if kl_weight is None else kl_weight
-    first, stream = _peek(batches, steps)
-    if example_inputs is None:
-        inputs = _inputs_of(model, first)
-    else:
-        inputs = example_inputs
-        check_example(model, inputs)
+    weight = default_kl_weight(total) if kl_weight is None else kl_weight
+    first = next(iter(batches), _NOTHING)
+    if first is _NOTHING:
+        raise ValueError("batches holds no minibatch, so there is nothing to learn the noise from")
+    inputs = _inputs_of(model, first, example_inputs)
+    effort = usual_effort(
+        len(batches), epochs=epochs, noise_steps=steps, lr=lr, noise_lr=noise_lr, to_budget=budget is not None
+    )
     noisy = _with_noise(model, inputs)
-    check_rule(criterion, rule_options, noisy, inputs)
-    with _noise_alone_learns(noisy):
-        losses = _learn(noisy, stream, loss, lr=lr, num_samples=total, kl_weight=weight)
-    if len(losses) < steps:
-        warnings.warn(
-            f"the minibatches ended after {len(losses)} of {steps} steps and can't be gone through again; "
-            "give a list or a DataLoader, not an iterator",
-            stacklevel=2,
+    check_rule(criterion, rule, noisy, inputs)
+    settings = {
+        **asdict(effort),
+        "num_samples": total,
+        "kl_weight": weight,
+        "budget": None if budget is None else str(as_budget(budget)),
+        "fixed_weights": fixed_weights,
+        "teacher": teacher if isinstance(teacher, bool) else type(teacher).__name__,
+        "patience": patience,
+        "criterion": criterion,
+        **{name: repr(value) for name, value in rule_options.items()},
+    }
+    run = _Run(
+        noisy,
+        batches,
+        _taught(loss, model, teacher),
+        effort,
+        inputs,
+        lambda network: loss(network, first),
+        None if folder is None else RunFolder(folder, settings),
+    )
+    before = None if validate is None else validated(model, validate)
+    run.decide(
+        budget=budget,
+        fixed_weights=fixed_weights,
+        num_samples=total,
+        kl_weight=weight,
+        criterion=criterion,
+        **rule_options,
+    )
+    make = _adam(effort.lr) if optimizer is None else optimizer
+    recovery = Recovery(
+        run.smaller,
+        batches,
+        _taught(loss, model, teacher),
+        effort.steps - effort.noise_steps,
+        make(run.smaller.parameters()),
+        validate,
+        patience,
+    )
+    return run.recover(recovery, before)
+
+
+class _Run:
+    """The two parts, and what is kept of them in a folder."""
+
+    def __init__(
+        self,
+        noisy: nn.Module,
+        batches: Batches,
+        loss: Loss,
+        effort: Effort,
+        inputs: Any,
+        training_step: Callable[[nn.Module], Tensor],
+        folder: RunFolder | None,
+    ) -> None:
+        self._noisy, self._batches, self._loss = noisy, batches, loss
+        self._effort, self._inputs, self._step, self._folder = effort, inputs, training_step, folder
+        self._kept = None if folder is None else folder.load()
+
+    def decide(self, *, budget: Any, **options: Any) -> None:
+        """Learn the noise, prune and cut, or take up what was decided."""
+        if self._kept is not None:
+            self._noisy.load_state_dict(self._kept["noisy"])
+            self._losses = self._kept["losses"]
+            self._decision = from_numbers(self._kept["decision"], budget)
+            self._smaller = fold(
+                compact(self._noisy, self._inputs, **self._surgery), self._inputs, **self._surgery
+            )
+            return
+        number = self._effort.noise_steps
+        with Progress(number, "noise") as progress:
+            pruner, self._losses, reports = learn_and_prune(
+                self._noisy,
+                self._batches,
+                self._loss,
+                steps=number,
+                lr=self._effort.weights_lr,
+                noise_lr=self._effort.noise_lr,
+                progress=progress,
+                budget=budget,
+                schedule=pruning_dates(number, gradually=budget is not None),
+                example_inputs=self._inputs,
+                **self._surgery,
+                **options,
+            )
+        self._decision = altogether(reports)
+        self._smaller = pruner.finish()
+
+    @property
+    def _surgery(self) -> dict[str, Any]:
+        return {"training_step": self._step}
+
+    def recover(self, recovery: Recovery, score_before: float | None) -> PostTrainingResult:
+        """Train what is left, or go on with that."""
+        if self._kept is not None:
+            recovery.load_state_dict(self._kept["recovery"])
+        else:
+            recovery.begin()
+            self._keep(recovery)
+        with Progress(recovery.total, "recovery") as progress:
+            progress.advance(recovery.steps)
+            while not recovery.is_done:
+                recovery.epoch(progress)
+                self._keep(recovery)
+        score = recovery.finish()
+        return PostTrainingResult(
+            recovery.model,
+            self._noisy,
+            self._decision,
+            len(self._losses),
+            tuple(self._losses),
+            tuple(recovery.history),
+            score_before,
+            score,
         )
-    decision = prune(noisy, criterion, example_inputs=inputs, **rule_options)
-    course = Course(noisy, len(losses), f"{len(losses)} steps", weight, usual, lr, misfit=losses[-1])
-    if not decision.pruned_now:
-        warnings.warn(explain_nothing(decision, course), stacklevel=2)
-    elif layers := collapsed(decision):
-        warnings.warn(explain_collapse(layers, decision, course), stacklevel=2)
 
-    def step(network: nn.Module) -> Tensor:
-        return loss(network, first)
+    @property
+    def smaller(self) -> nn.Module:
+        """What is left, an ordinary network."""
+        return self._smaller
 
-    smaller = fold(compact(noisy, inputs, training_step=step), inputs, training_step=step)
-    return PostTrainingResult(smaller, noisy, decision, len(losses), tuple(losses))
+    def _keep(self, recovery: Recovery) -> None:
+        if self._folder is not None:
+            self._folder.save(
+                {
+                    "noisy": self._noisy.state_dict(),
+                    "losses": list(self._losses),
+                    "decision": to_numbers(self._decision),
+                    "recovery": recovery.state_dict(),
+                }
+            )
 
 
-def _check_arguments(model: object, batches: object, loss: object, steps: int, lr: float) -> None:
+def _adam(lr: float) -> MakeOptimizer:
+    def make(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+
+    return make
+
+
+def _taught(loss: Loss, model: nn.Module, teacher: bool | nn.Module | Distillation) -> Loss:
+    if isinstance(teacher, Distillation):
+        return teacher.of(loss)
+    if isinstance(teacher, nn.Module):
+        return Distillation(teacher).of(loss)
+    return Distillation(model).of(loss) if teacher else loss
+
+
+def _check_arguments(
+    model: object, batches: object, loss: object, teacher: object, optimizer: object, **of_validation: object
+) -> None:
     check_model(model)
     if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
         raise TypeError(
             f"batches must be minibatches to go through, such as a DataLoader, got {batches!r:.80}"
+        )
+    if not hasattr(batches, "__len__"):
+        raise TypeError(
+            "batches must have a length, by which the learning rate is scheduled, and be gone through as "
+            f"often as there are epochs, such as a DataLoader or a list, got a {type(batches).__name__}"
         )
     if not callable(loss) or isinstance(loss, nn.modules.loss._Loss):
         raise TypeError(
             "loss must be a function of a network and a minibatch, such as lambda model, batch: "
             f"cross_entropy(model(batch[0]), batch[1]), got {loss!r:.80}"
         )
-    check_real("lr", lr)
-    check_whole("steps", steps, "the number of steps")
-    if steps < 1 or not (math.isfinite(lr) and lr > 0):
-        raise ValueError(f"steps must be at least 1 and lr positive and finite, got {steps} and {lr}")
+    if not isinstance(teacher, (bool, nn.Module, Distillation)):
+        raise TypeError(
+            "teacher must be True (the network given, as it was), a network, a Distillation or False, got "
+            f"{described(teacher)}"
+        )
+    if optimizer is not None and not callable(optimizer):
+        raise TypeError(
+            "optimizer must be a function that makes one of the parameters of the smaller network, such as "
+            f"lambda p: SGD(p, 0.1), got {described(optimizer)}: those of the network given aren't its"
+        )
+    validate, patience = of_validation["validate"], of_validation["patience"]
+    if validate is not None and not callable(validate):
+        raise TypeError(f"validate must be a function of a network, got {described(validate)}")
+    if patience is not None:
+        check_whole("patience", patience, "a number of epochs", 1)
+        if validate is None:
+            raise ValueError(
+                "patience waits for a better network, and needs validate to tell which is better"
+            )
 
 
-def _number_of_samples(batches: Iterable[Any]) -> int:
+def _check_numbers(steps: int | None, epochs: float | None, lr: float | None, noise_lr: float | None) -> None:
+    if steps is not None:
+        check_whole("steps", steps, "the number of steps", 1)
+    for name, value in (("epochs", epochs), ("lr", lr), ("noise_lr", noise_lr)):
+        if value is not None:
+            check_real(name, value)
+            if not (math.isfinite(value) and (value > 0 or (name == "epochs" and value == 0))):
+                least = "at least 0" if name == "epochs" else "positive"
+                raise ValueError(f"{name} must be {least} and finite, got {value}")
+
+
+def _number_of_samples(batches: Batches) -> int:
     dataset = getattr(batches, "dataset", None)
     try:
         return len(dataset)  # type: ignore[arg-type]
@@ -214,96 +449,13 @@ def _with_noise(model: nn.Module, example_inputs: Any) -> nn.Module:
     return noisy
 
 
-@contextlib.contextmanager
-def _noise_alone_learns(noisy: nn.Module) -> Iterator[None]:
-    """Run it as in evaluation but for its noise, the weights fixed; then all is in the mode it was in."""
-    learning = [(parameter, parameter.requires_grad) for parameter in noisy.parameters()]
-    try:
-        with in_mode(noisy, training=False):
-            noisy.requires_grad_(False)
-            for layer in noise_layers(noisy).values():
-                layer.train().requires_grad_(True)
-            yield
-    finally:
-        for parameter, learns in learning:
-            parameter.requires_grad_(learns)
-
-
-def _peek(batches: Iterable[Any], steps: int) -> tuple[Any, Iterator[Any]]:
-    """The first minibatch, and `steps` of them from the first on, going round again where they can."""
-    once = iter(batches)
-    first = next(once, _NOTHING)
-    if first is _NOTHING:
-        raise ValueError("batches holds no minibatch, so there is nothing to learn the noise from")
-
-    def stream() -> Iterator[Any]:
-        taken, current = 1, once
-        yield first
-        while taken < steps:
-            batch = next(current, _NOTHING)
-            if batch is _NOTHING:
-                if current is batches:
-                    return
-                current = iter(batches)
-                batch = next(current, _NOTHING)
-                if batch is _NOTHING:
-                    return
-            taken += 1
-            yield batch
-
-    return first, stream()
-
-
 _NOTHING = object()
 
 
-def _learn(
-    noisy: nn.Module,
-    stream: Iterator[Any],
-    loss: Callable[[nn.Module, Any], Tensor],
-    *,
-    lr: float,
-    num_samples: int,
-    kl_weight: float,
-) -> list[float]:
-    optimizer = torch.optim.Adam([p for p in noisy.parameters() if p.requires_grad], lr=lr)
-    losses: list[float] = []
-    with torch.enable_grad():
-        for batch in stream:
-            misfit = loss(noisy, batch)
-            if not losses:
-                _check_dependence(misfit, noisy)
-            objective = elbo_loss(misfit, noisy, num_samples=num_samples, kl_weight=kl_weight)
-            losses.append(misfit.item())
-            if not math.isfinite(losses[-1]):
-                raise ValueError(
-                    f"the loss must be finite, got {losses[-1]} at step {len(losses)}; nothing was pruned"
-                )
-            optimizer.zero_grad()
-            objective.backward()
-            optimizer.step()
-    return losses
-
-
-def _check_dependence(misfit: Any, noisy: nn.Module) -> None:
-    """Raise ValueError for a loss through which the noise can learn nothing."""
-    if not isinstance(misfit, Tensor) or misfit.ndim:
-        return  # refused by the objective
-    noise = [layer.log_sigma for layer in noise_layers(noisy).values()]
-    depends = misfit.requires_grad and any(
-        gradient is not None
-        for gradient in torch.autograd.grad(misfit, noise, retain_graph=True, allow_unused=True)
-    )
-    if not depends:
-        raise ValueError(
-            "the loss doesn't depend on the noise of the network that it is given, so that nothing could "
-            "be learnt "
-            "from it: call that network (the first argument of loss), with gradients, and detach nothing "
-            "of what it answers"
-        )
-
-
-def _inputs_of(model: nn.Module, batch: Any) -> Any:
+def _inputs_of(model: nn.Module, batch: Any, given: Any) -> Any:
+    if given is not None:
+        check_example(model, given)
+        return given
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     try:
         check_example(model, inputs)

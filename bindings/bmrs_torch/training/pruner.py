@@ -403,7 +403,7 @@ class Pruner:
         return Course(
             self.model,
             steps,
-            f"{self.epochs} epochs and {steps} minibatches",
+            f"{self.epochs} epochs and {steps} minibatches" if self.epochs else f"{steps} minibatches",
             self.kl_weight,
             default_kl_weight(self.num_samples, self.kl_scale),
             noise_rate(self.optimizer, self.model),

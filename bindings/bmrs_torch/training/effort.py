@@ -1,0 +1,98 @@
+"""How long to train and how fast, from the number of samples and the network, where nothing is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Effort", "usual_effort"]
+
+FEWEST_EPOCHS, FEWEST_STEPS = 6, 2500
+"""On a small set recovery is a matter of steps, on a large one, where an epoch has enough, of epochs."""
+
+NOISE_STEPS = 200, 1000
+"""The noise has said what it has to say within some hundred steps, whatever the number of samples is."""
+
+MOST_NOISE = 1 / 4
+"""Part of all steps: what recovers the network is worth more than what decides about it."""
+
+LR = 2e-3
+"""Of the weights, by Adam, at its highest."""
+
+NOISE_TRAVEL = 25.0
+"""Where a rule decides: how far log σ could get, which Adam moves by its learning rate a step at most.
+
+From −5, where it begins, ΔF comes near 0 at about 2.5, and not every step goes the same way."""
+
+FASTEST_NOISE = 0.05
+"""Beyond it a few steps decide, before the data have said anything."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Steps and learning rates.
+
+    Attributes
+    ----------
+    steps : int
+        In all.
+    noise_steps : int
+        Of them, with noise.
+    lr : float
+        The highest of the weights in the recovery.
+    noise_lr : float
+        Of the noise.
+    """
+
+    steps: int
+    noise_steps: int
+    lr: float
+    noise_lr: float
+
+    @property
+    def weights_lr(self) -> float:
+        """Of the weights while the noise learns: half the highest, as there is no cycle there."""
+        return self.lr / 2
+
+
+def usual_effort(
+    steps_per_epoch: int,
+    *,
+    epochs: float | None = None,
+    noise_steps: int | None = None,
+    lr: float | None = None,
+    noise_lr: float | None = None,
+    to_budget: bool,
+) -> Effort:
+    """Fill in what isn't given.
+
+    Parameters
+    ----------
+    steps_per_epoch : int
+        Minibatches.
+    epochs : float, optional
+        In all, the noise included; by default 6, or as many as make 2,500 steps.
+    noise_steps : int, optional
+        By default an epoch, but at least 200, at most 1,000, and at most a quarter of all.
+    lr : float, optional
+        By default 0.002.
+    noise_lr : float, optional
+        By default five times `lr`, ten times what the weights learn with meanwhile. Where a rule decides, not
+        a budget, at least so much that log σ can go as far as the rule wants to see, up to 0.05.
+    to_budget : bool
+        Whether there is a budget.
+    """
+    if epochs is None:
+        epochs = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps_per_epoch))
+    steps = round(epochs * steps_per_epoch)
+    if noise_steps is None:
+        fewest, most = NOISE_STEPS
+        noise_steps = min(max(fewest, steps_per_epoch), most)
+        if steps:
+            noise_steps = max(1, min(noise_steps, round(MOST_NOISE * steps)))
+    rate = LR if lr is None else lr
+    if noise_lr is None:
+        noise_lr = 5 * rate
+        if not to_budget:
+            noise_lr = max(noise_lr, min(NOISE_TRAVEL / noise_steps, FASTEST_NOISE))
+    return Effort(max(steps, noise_steps), noise_steps, rate, noise_lr)

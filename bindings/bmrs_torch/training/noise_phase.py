@@ -1,0 +1,162 @@
+"""Learn the noise of a trained network and prune by it: the first part of :func:`prune_trained`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bmrs_torch.channels.calling import in_mode
+from bmrs_torch.deciding.prune_report import PruneReport
+from bmrs_torch.layer import noise_layers
+from bmrs_torch.surgery.progress import Progress
+from bmrs_torch.training.parameter_groups import parameter_groups
+from bmrs_torch.training.pruner import Pruner
+from bmrs_torch.training.recovery import Batches, check_finite
+from bmrs_torch.training.schedule import Schedule
+
+__all__ = ["learn_and_prune", "pruning_dates"]
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+_BEFORE = 4
+"""A quarter of the steps tell where the noise goes before anything does."""
+
+_PRUNINGS = 30
+"""Into so many the way down to a budget is divided, each by the evidence of the network as it then is."""
+
+
+def pruning_dates(steps: int, *, gradually: bool) -> Schedule:
+    """When to prune in so many steps: at the end, or from a quarter of them on in equal ratios."""
+    if not gradually:
+        return Schedule(every=steps, start=steps, finetune_from=steps, unit="step")
+    start = max(1, steps // _BEFORE)
+    return Schedule(every=max(1, (steps - start) // _PRUNINGS), start=start, finetune_from=steps, unit="step")
+
+
+def learn_and_prune(
+    noisy: nn.Module,
+    batches: Batches,
+    loss: Loss,
+    *,
+    steps: int,
+    lr: float,
+    noise_lr: float,
+    fixed_weights: bool,
+    progress: Progress,
+    **options: Any,
+) -> tuple[Pruner, list[float], list[PruneReport]]:
+    """Train a network with its noise for so many steps, and prune it meanwhile.
+
+    Parameters
+    ----------
+    noisy : nn.Module
+        With noise layers; it is trained and pruned in place.
+    batches : collection
+        Of minibatches; gone through as often as the steps need it.
+    loss : callable
+        From a network and a minibatch to the mean negative log-likelihood.
+    steps : int
+    lr, noise_lr : float
+        Learning rates of Adam, of the weights and of the noise.
+    fixed_weights : bool
+        Whether the noise alone learns, and the network otherwise runs as in evaluation.
+    progress : Progress
+        Told of each step.
+    **options
+        Of :class:`Pruner`.
+
+    Returns
+    -------
+    pruner : Pruner
+    misfits : list of float
+        The loss without the divergence at each step.
+    reports : list of PruneReport
+        Of each pruning.
+    """
+    with _noise_alone_learns(noisy) if fixed_weights else contextlib.nullcontext():
+        groups = parameter_groups(noisy, lr, noise_lr / lr)
+        optimizer = torch.optim.Adam([group for group in groups if group["params"]])
+        pruner = Pruner(noisy, optimizer, **options)
+        if not fixed_weights:
+            noisy.train()
+        reports: list[PruneReport] = []
+        misfits = list(_steps(pruner, optimizer, batches, loss, steps, progress, reports))
+        for layer in noise_layers(noisy).values():
+            layer.fix(False)
+        return pruner, misfits, reports
+
+
+def _steps(
+    pruner: Pruner,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    loss: Loss,
+    steps: int,
+    progress: Progress,
+    reports: list[PruneReport],
+) -> Iterator[float]:
+    with torch.enable_grad():
+        for step, batch in enumerate(_stream(batches, steps), start=1):
+            misfit = loss(pruner.model, batch)
+            if step == 1:
+                _check_dependence(misfit, pruner.model)
+            objective = pruner.loss(misfit)
+            value = misfit.item()
+            check_finite(value, step, "of the noise; nothing was pruned")
+            optimizer.zero_grad()
+            objective.backward()
+            optimizer.step()
+            report = pruner.step()
+            reports += [] if report is None else [report]
+            progress.advance(1)
+            yield value
+
+
+def _stream(batches: Batches, steps: int) -> Iterator[Any]:
+    """So many minibatches, from the first on again where they end."""
+    taken = 0
+    while taken < steps:
+        before = taken
+        for batch in batches:
+            yield batch
+            taken += 1
+            if taken == steps:
+                return
+        if taken == before:
+            raise ValueError("batches holds no minibatch any more, though it did at first")
+
+
+@contextlib.contextmanager
+def _noise_alone_learns(noisy: nn.Module) -> Iterator[None]:
+    """Run it as in evaluation but for its noise, the weights fixed; then all is in the mode it was in."""
+    learning = [(parameter, parameter.requires_grad) for parameter in noisy.parameters()]
+    try:
+        with in_mode(noisy, training=False):
+            noisy.requires_grad_(False)
+            for layer in noise_layers(noisy).values():
+                layer.train().requires_grad_(True)
+            yield
+    finally:
+        for parameter, learns in learning:
+            parameter.requires_grad_(learns)
+
+
+def _check_dependence(misfit: Any, noisy: nn.Module) -> None:
+    """Raise ValueError for a loss through which the noise can learn nothing."""
+    if not isinstance(misfit, Tensor) or misfit.ndim:
+        return  # refused by the objective
+    noise = [layer.log_sigma for layer in noise_layers(noisy).values()]
+    depends = misfit.requires_grad and any(
+        gradient is not None
+        for gradient in torch.autograd.grad(misfit, noise, retain_graph=True, allow_unused=True)
+    )
+    if not depends:
+        raise ValueError(
+            "the loss doesn't depend on the noise of the network that it is given, so that nothing could be "
+            "learnt from it: call that network (the first argument of loss), with gradients, and detach "
+            "nothing of what it answers"
+        )
