@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from bmrs_torch.channels.calling import in_mode
-from bmrs_torch.operation.arguments import check_model, check_real, described
-from bmrs_torch.reporting.comparison import Comparison, Cost, LayerChange
 from bmrs_torch.costs.counting import count_file_bytes, count_macs, count_parameters
 from bmrs_torch.costs.measuring import median_ratio, peak_bytes, take_times
+from bmrs_torch.operation.arguments import check_model, check_real, described
+from bmrs_torch.reporting.comparison import Comparison, Cost, LayerChange
 
 DEFAULT_SECONDS = 2.0
 

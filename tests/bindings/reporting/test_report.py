@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from bmrs_torch import compact, draw_evidence, draw_layers, fold, insert_noise, noise_layers, prune, report
 from bmrs_torch.costs.counting import count_macs
-from bmrs_torch.reporting.figures import _edges, _kept_and_pruned
 from bmrs_torch.costs.measuring import median_ratio, peak_bytes, take_times
+from bmrs_torch.reporting.figures import _edges, _kept_and_pruned
 from bmrs_torch.reporting.text_table import text_table
 from tests.bindings.networks import NETWORKS, LeNet5, hopeless, images, mlp, noisy
 
