@@ -20,7 +20,8 @@ _PANELS: tuple[tuple[SweepCost, str], ...] = (
     ("macs", "multiply-adds of the example inputs"),
 )
 _FEWEST, _FALL = 3, 3.0
-"""The scale is that of the best, at least three, if the next lies more than thrice their span below."""
+"""The scale is that of the best, at least three, if the next lies more than thrice their span below, and
+that fall is more than half of all."""
 _ONE_PLACE = 6.0
 """Pixels within which two points can't be told apart."""
 
@@ -50,7 +51,7 @@ def draw_sweep(sweep: Sweep, path: str | os.PathLike[str], *, title: str | None 
     """
     if not isinstance(sweep, Sweep):
         raise TypeError(f"sweep must be what bmrs_torch.sweep found, got {described(sweep)}")
-    heading = f"{sweep.metric} against size, by {sweep.dial}" if title is None else title
+    heading = f"{sweep.metric.split(',')[0]} against size, by {sweep.dial}" if title is None else title
     floor = _floor([row.metrics[sweep.metric] for row in sweep.networks])
     with canvas(path, heading, height=4.2, panels=len(_PANELS)) as panels:
         for axes, (cost, name) in zip(panels, _PANELS, strict=True):
@@ -68,8 +69,8 @@ def _floor(values: Sequence[float]) -> float:
     """Below which networks are drawn on the lower edge; −inf where one scale suits them all."""
     down = sorted(values, reverse=True)
     for number in range(_FEWEST, len(down)):
-        span = down[0] - down[number - 1]
-        if down[number - 1] - down[number] > _FALL * span > 0:
+        span, fall = down[0] - down[number - 1], down[number - 1] - down[number]
+        if fall > _FALL * span > 0 and fall > (down[0] - down[-1]) / 2:
             return down[number - 1] - 0.25 * span
     return -math.inf
 
@@ -130,4 +131,4 @@ def _labels(axes: Any, sweep: Sweep, cost: SweepCost, floor: float) -> list[Labe
         labels.append(
             Label(points[group[0].label], ", ".join(row.label for row in group) + told, colour, is_knee)
         )
-    return sorted(labels, key=lambda label: not label.bold)
+    return sorted(labels, key=lambda label: (not label.bold, label.colour != GREY))

@@ -55,10 +55,13 @@ def place_labels(axes: Any, points: Iterable[tuple[float, float]], labels: Itera
     labels : iterable of Label
         What to write.
     """
+    from matplotlib.patheffects import withStroke
+
     to_pixels = axes.transData.transform
     taken = [_around(x, y, _POINT) for x, y in map(to_pixels, points)]
     for line in axes.lines:
         taken += [_around(x, y, _LINE) for x, y in _along(to_pixels(line.get_xydata()))]
+    written: list[Any] = []
     for label in labels:
         text = axes.annotate(
             label.text,
@@ -70,12 +73,18 @@ def place_labels(axes: Any, points: Iterable[tuple[float, float]], labels: Itera
             color=label.colour,
             fontweight="bold" if label.bold else "normal",
             arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.5, "shrinkA": 0, "shrinkB": 3},
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
         boxes = [_box_at(text, place) for place in _PLACES]
-        covered = [_covered(box, taken, axes.bbox) for box in boxes]
+        leaders = [_leader(to_pixels(label.point), box) for box in boxes]
+        covered = [
+            _covered(box, taken, axes.bbox) + sum(_covered(part, written, axes.bbox) for part in leader)
+            for box, leader in zip(boxes, leaders, strict=True)
+        ]
         best = covered.index(min(covered))
         _move(text, _PLACES[best])
-        taken.append(boxes[best])
+        written.append(boxes[best])
+        taken += [boxes[best], *leaders[best]]
 
 
 def _move(text: Any, place: tuple[float, float, str]) -> None:
@@ -95,6 +104,13 @@ def _around(x: float, y: float, half: float) -> Any:
     from matplotlib.transforms import Bbox
 
     return Bbox.from_extents(x - half, y - half, x + half, y + half)
+
+
+def _leader(point: NDArray[np.float64], box: Any) -> list[Any]:
+    """What the line from a point to its label takes."""
+    middle = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
+    on_the_way = [(x, y) for x, y in _along(np.array([point, middle])) if not box.contains(x, y)]
+    return [_around(x, y, _LINE) for x, y in on_the_way]
 
 
 def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
