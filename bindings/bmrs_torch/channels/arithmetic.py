@@ -13,6 +13,7 @@ from bmrs_torch.channels.axes import Axis
 from bmrs_torch.channels.convolution import contract, convolution
 from bmrs_torch.channels.norms import SPATIAL, batch_norm, group_norm, layer_norm, spatial, weight_norm
 from bmrs_torch.channels.trace import Call, Trace, Use, give_up
+from bmrs_torch.channels.work import FACTORS
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -119,17 +120,8 @@ def matmul(trace: Trace, call: Call) -> None:
 
 
 def _factors(call: Call) -> tuple[Tensor, Tensor]:
-    first, second = _FACTORS[call.name]
+    first, second = FACTORS[call.name]
     return call[first], call[second]
-
-
-_FACTORS = {
-    "mm": ("self", "mat2"),
-    "bmm": ("self", "mat2"),
-    "mv": ("self", "vec"),
-    "addmm": ("mat1", "mat2"),
-    "baddbmm": ("batch1", "batch2"),
-}
 
 
 def _batch(trace: Trace, first: Axis | None, second: Axis | None) -> Axis | None:
@@ -223,7 +215,7 @@ ARITHMETIC: dict[str, Rule] = {
         "bernoulli uniform normal fill zero".split(),
         pointwise,
     ),
-    **dict.fromkeys(_FACTORS, matmul),
+    **dict.fromkeys(FACTORS, matmul),
     "convolution": convolution,
     **dict.fromkeys(
         (

@@ -36,6 +36,7 @@ from bmrs_torch.channels.recurrent import RECURRENCE, steps_followed
 from bmrs_torch.channels.stored import check_stored
 from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape, Trace, Use
 from bmrs_torch.channels.variants import another_batch, other_values
+from bmrs_torch.channels.work import Work, note_work
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.wrapping import unwrapped
 
@@ -103,6 +104,8 @@ class FollowedNetwork:
         Labels of the units of each recurrent layer that takes part.
     sizes : list of Size
         Numbers that modules remember, where torch met them.
+    work : list of Work
+        Multiply-adds of each operation, in evaluation mode.
     in_training : bool
         Whether it was run in training mode too, or that was tried.
     uses, balances, reshapes, grouped, lost, sums
@@ -121,6 +124,7 @@ class FollowedNetwork:
     lost: list[tuple[Ints, str]] = field(default_factory=list)
     sums: list[Ints] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
     in_training: bool = False
 
     def obstacles(self) -> dict[int, str]:
@@ -303,8 +307,10 @@ def _run(
     trace = Trace(stored, network.labels, rules, network.parameters)
     for name in ("uses", "balances", "reshapes", "grouped", "lost", "sums"):
         setattr(trace, name, getattr(network, name))
+    if step is None:
+        trace.witness = partial(note_work, trace, network.work)
     with ExitStack() as stack:
-        stack.enter_context(_plain_attention())
+        stack.enter_context(plain_attention())
         stack.enter_context(follow_computed(model, trace))
         stack.enter_context(steps_followed(model, trace, network.states))
         stack.enter_context(follow_modules(model, trace))
@@ -323,7 +329,7 @@ def _run(
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Attention in single operations that can be followed, not in fused ones."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

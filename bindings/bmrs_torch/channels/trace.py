@@ -144,6 +144,9 @@ class Trace(TorchDispatchMode):
         Channels that were 0 and no longer are, and where.
     sums : list of ndarray
         Channels of tensors that are added: those of residual streams.
+    witness : callable or None
+        Is told each operation that was followed: the call, torch's operation, its arguments by position and
+        by name.
     strangers_vary : bool
         Whether tensors that come from nowhere are inputs, not constants.
     asleep : int
@@ -167,6 +170,7 @@ class Trace(TorchDispatchMode):
         self.grouped: dict[str, Grouped] = {}
         self.lost: list[tuple[Ints, str]] = []
         self.sums: list[Ints] = []
+        self.witness: Callable[[Call, Any, tuple[Any, ...], dict[str, Any]], None] | None = None
         self.strangers_vary = False
         self.asleep = 0
         self._rules = rules
@@ -335,6 +339,8 @@ class Trace(TorchDispatchMode):
         pointwise = torch.Tag.pointwise in func.tags
         call = Call(func.overloadpacket.__name__, given, out, pointwise, func._schema.name)
         self._record(call, mutates=func._schema.is_mutable)
+        if self.witness is not None:
+            self.witness(call, func, args, kwargs)
         return out
 
     def _record(self, call: Call, mutates: bool) -> None:

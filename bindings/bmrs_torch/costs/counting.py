@@ -7,18 +7,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bmrs_torch.channels.calling import call
+from bmrs_torch.channels.network import plain_attention
 from bmrs_torch.channels.recurrent import in_single_operations
+from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.shipping import save_pruned
 
 
 def count_parameters(model: nn.Module) -> int:
     """Number of entries of all parameters, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers that are saved, by name, shared ones once, those of noise layers left out."""
+    noise = {
+        id(t)
+        for layer in (m for m in model.modules() if isinstance(m, MultiplicativeNoise))
+        for t in (*layer.parameters(), *layer.buffers())
+    }
+    saved = model.state_dict(keep_vars=True).keys()
+    stored = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor for name, tensor in stored if id(tensor) not in noise and name in saved}
+
+
+def count_bytes(model: nn.Module) -> int:
+    """Bytes of its parameters and of the buffers that are saved, those of noise layers left out."""
+    return sum(tensor.nbytes for tensor in stored_tensors(model).values())
+
+
+def count_plain_parameters(model: nn.Module) -> int:
+    """Number of entries of its parameters, those of noise layers left out, as :func:`fold` does."""
+    return sum(t.numel() for t in stored_tensors(model).values() if isinstance(t, nn.Parameter))
 
 
 @torch.no_grad()
@@ -46,8 +69,8 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     30
     """
     counter = FlopCounterMode(display=False)
-    # Fused attention for the CPU and fused recurrence aren't in the counter's list; their products are.
-    with sdpa_kernel(SDPBackend.MATH), in_single_operations(model), counter:
+    # Fused attention, encoder layers and recurrence aren't in the counter's list; their products are.
+    with plain_attention(), in_single_operations(model), counter:
         call(model, example_inputs)
     root = type(model).__name__
     counts = {

@@ -37,7 +37,7 @@ def take_times(models: Sequence[nn.Module], example_inputs: Any, *, seconds: flo
     list of list of float
         For each model the times of all rounds.
     """
-    wait = torch.cuda.synchronize if _device(models[0]).type == "cuda" else _do_nothing
+    wait = waiting_for(models[0])
     times: list[list[float]] = [[] for _ in models]
     for _ in range(WARM_UP):
         for model in models:
@@ -63,6 +63,11 @@ def _time(model: nn.Module, example_inputs: Any, wait: Callable[[], None]) -> fl
 def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
     """Median over the rounds of the one's time by the other's."""
     return statistics.median(a / b for a, b in zip(times, others, strict=True))
+
+
+def waiting_for(model: nn.Module) -> Callable[[], None]:
+    """What waits until a model's device has done what it was told."""
+    return torch.cuda.synchronize if _device(model).type == "cuda" else _do_nothing
 
 
 def _do_nothing() -> None:

@@ -1,15 +1,20 @@
 """From the noise to a decision: scores, ranks, rules, masks."""
 
+from bmrs_torch.deciding.budget import Budget, BudgetError
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import HALF_LOG_2PI
 from bmrs_torch.deciding.prune import LayerPruning, PruneReport, prune
 from bmrs_torch.deciding.scores import Scores, ranks, scores
+from bmrs_torch.deciding.spending import Spending
 
 __all__ = [
     "HALF_LOG_2PI",
+    "Budget",
+    "BudgetError",
     "LayerPruning",
     "PruneReport",
     "Scores",
+    "Spending",
     "coupled_gates",
     "prune",
     "ranks",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from bmrs_torch.channels.calling import TrainingStep
+from bmrs_torch.deciding.budget import Budget, as_budget
 from bmrs_torch.deciding.coupled_gates import coupled_gates
-from bmrs_torch.deciding.criteria import P1, P2, Criterion
+from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
+from bmrs_torch.deciding.meet_budget import meet_budget
 from bmrs_torch.deciding.rules import Rule, Scope, make_rule
 from bmrs_torch.deciding.scores import Scores, scores
+from bmrs_torch.deciding.spending import Spending
 from bmrs_torch.deciding.units import Coupling, Units, make_units
 from bmrs_torch.layer import noise_layers
 
@@ -75,6 +79,8 @@ class PruneReport:
     nearest : tuple of str and float, or None
         Of the structures that a rule keeps, the score nearest to it, and its layer; that of those coupled to
         it as they are judged together. None where an amount decided.
+    spending : Spending or None
+        Where a budget decided, what it came to.
     """
 
     rule: str
@@ -82,6 +88,7 @@ class PruneReport:
     criterion: Criterion
     limit: float | None
     nearest: tuple[str, float] | None = None
+    spending: Spending | None = None
 
     @property
     def pruned_now(self) -> int:
@@ -95,11 +102,18 @@ class PruneReport:
 
     def __str__(self) -> str:
         told = f"{self.rule}: {self.pruned_now} pruned"
+        if self.spending is not None:
+            told += f", {self._lost(self.spending.lost)}; {self.spending}"
         if not self.pruned_now and self.nearest is not None:
             told += (
                 f"; the nearest is {self.criterion.symbol} = {self.nearest[1]:.4g}, in {self.nearest[0]!r}"
             )
         return "\n".join([told, *map(str, self.layers)])
+
+    def _lost(self, lost: float) -> str:
+        if self.criterion.is_evidence:
+            return f"{lost:.4g} nats of evidence given up"
+        return f"Σ {self.criterion.symbol} = {lost:.4g} given up"
 
 
 def prune(
@@ -114,7 +128,9 @@ def prune(
     amount: float | None = None,
     scope: Scope = "layer",
     coupling: Coupling | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
     example_inputs: Any = None,
+    training_step: TrainingStep | None = None,
     seed: int = 0,
 ) -> PruneReport:
     """Set the mask of every structure that a criterion finds superfluous, for good (paper, Algorithm 1).
@@ -156,8 +172,16 @@ def prune(
         at least −tolerance for each of these, Σ ΔF ≥ −n · tolerance; for ``"bmrs_n"`` and ``"bmrs_u"``. The
         evidence adds up because the posterior factorises, the tolerance because each gate's ΔF has its own
         (that of ``"bmrs_n"`` is the 2π missing in each). An amount ranks them by Σ ΔF / n.
+    budget : Budget or mapping, optional
+        Instead of a rule: what the network may cost, ``Budget(macs=0.5)`` or ``{"macs": 0.5}``. Structures go
+        in the order of evidence lost (Σ −ΔF, or Σ of another score) per cost saved, which is computed anew as
+        the network shrinks, until the budget is just met. What can only go together goes together, so that
+        it takes no `coupling`. That it is met is tried on a copy that is really made smaller.
     example_inputs : Tensor, tuple, list or dict, optional
-        With `coupling`, or a criterion of weights where noise was put by hand: inputs to follow the model on.
+        With `budget`, `coupling`, or a criterion of weights where noise was put by hand: inputs to follow the
+        model on.
+    training_step : callable, optional
+        With `budget`: as of :func:`compact`.
     seed : int
         Of ``"random"``.
 
@@ -170,6 +194,10 @@ def prune(
     ValueError
         For an unknown criterion, an option it doesn't take, a value out of range, a model without noise
         layers, or a layer with parameters that are not finite (it is named).
+    BudgetError
+        A ValueError: if the budget is out of reach, with what is within it.
+    SurgeryError
+        With a budget, if the model's answers can't be compared, so that nothing can be removed from it.
     TypeError
         For a model or an option of another kind.
 
@@ -183,20 +211,78 @@ def prune(
     prune where ΔF_N ≥ -0.9189: 1 pruned
     (model): 2 of 3 kept, 1 pruned now
     """
-    rule = make_rule(
-        criterion, tolerance=tolerance, strict=strict, threshold=threshold, amount=amount, scope=scope
-    )
+    options: dict[str, Any] = {
+        "tolerance": tolerance,
+        "strict": strict,
+        "threshold": threshold,
+        "amount": amount,
+        "scope": scope,
+    }
+    if budget is not None:
+        limits = check_budget(budget, {**options, "coupling": coupling})
+        _check_followable(example_inputs)
+        model_scores = scores(model, criterion, example_inputs=example_inputs, p1=p1, p2=p2, seed=seed)
+        return prune_to_budget(model, model_scores, limits, example_inputs, training_step=training_step)
+    rule = make_rule(criterion, **options)
     _check_coupling(rule.criterion, coupling, example_inputs)
     model_scores = scores(model, criterion, example_inputs=example_inputs, p1=p1, p2=p2, seed=seed)
     groups = [] if coupling is None else coupled_gates(model, example_inputs)
-    layers = noise_layers(model)
-    kept = {name: layer.kept().cpu().numpy() for name, layer in layers.items()}
+    kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
     units = make_units(model_scores.worth(), kept, groups, coupling)
     reports = _decide(model_scores, units, rule)
-    for layer, report in zip(layers.values(), reports, strict=True):
-        layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
+    _mask(model, reports)
     nearest = None if rule.limit is None else _nearest(rule, units, reports)
     return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit, nearest)
+
+
+def _mask(model: nn.Module, reports: Iterable[LayerPruning]) -> None:
+    for layer, report in zip(noise_layers(model).values(), reports, strict=True):
+        layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
+
+
+def prune_to_budget(
+    model: nn.Module, model_scores: Scores, budget: Budget, example_inputs: Any, **options: Any
+) -> PruneReport:
+    """Mask what loses least for what it saves until a budget is met; options are those of `meet_budget`."""
+    kept, spending = meet_budget(model, model_scores.worth(), budget, example_inputs, **options)
+    before = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
+    reports = tuple(
+        LayerPruning(
+            name or "(model)", values, kept[name], int(before[name].sum() - kept[name].sum()), spared=None
+        )
+        for name, values in model_scores.items()
+    )
+    _mask(model, reports)
+    symbol = model_scores.criterion.symbol
+    lost = f"−{symbol}" if model_scores.criterion.is_evidence else symbol
+    rule = f"prune by the smallest {lost} per cost saved"
+    return PruneReport(rule, reports, model_scores.criterion, None, spending=spending)
+
+
+def check_budget(budget: Any, options: Mapping[str, Any]) -> Budget:
+    """The budget, if it is one and nothing is given beside it that has no effect with it."""
+    found = as_budget(budget)
+    defaults = inspect.signature(prune).parameters
+    foreign = [
+        name
+        for name in ("tolerance", "strict", "threshold", "amount", "scope", "coupling")
+        if name in options and options[name] != defaults[name].default
+    ]
+    if foreign:
+        raise ValueError(
+            f"a budget takes the place of {', '.join(foreign)}: it goes down the order of evidence lost per "
+            "cost saved until it is met, and takes coupled structures together by itself; give one or the "
+            "other"
+        )
+    return found
+
+
+def _check_followable(example_inputs: Any) -> None:
+    if example_inputs is None:
+        raise ValueError(
+            "a budget needs example_inputs: what a structure costs, and what can only go with it, is found "
+            "by following the model on them"
+        )
 
 
 def check_rule(
@@ -222,19 +308,28 @@ def check_rule(
     ValueError
         For one that the criterion doesn't take or that is out of range.
     """
-    known = inspect.signature(prune).parameters.keys() - {"model", "criterion", "example_inputs"}
+    known = inspect.signature(prune).parameters.keys() - _NOT_OF_A_RULE
     unknown = options.keys() - known
     if unknown:
         raise TypeError(
             f"the options of a rule are those of prune() ({', '.join(sorted(known))}), got "
             f"{', '.join(sorted(unknown))}"
         )
-    rule = make_rule(criterion, **_of(make_rule, options))
+    if options.get("budget") is not None:
+        check_budget(options["budget"], options)
+        chosen = find_criterion(criterion)
+    else:
+        chosen = make_rule(criterion, **_of(make_rule, options)).criterion
     if model is None:
         return
-    _check_coupling(rule.criterion, options.get("coupling"), example_inputs)
-    if rule.criterion.source in ("noise", "nothing"):
+    if options.get("budget") is not None:
+        _check_followable(example_inputs)
+    _check_coupling(chosen, options.get("coupling"), example_inputs)
+    if chosen.source in ("noise", "nothing"):
         scores(model, criterion, **_of(scores, options))
+
+
+_NOT_OF_A_RULE = {"model", "criterion", "example_inputs", "training_step"}
 
 
 def _of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

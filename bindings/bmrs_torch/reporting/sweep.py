@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.costs.counting import count_file_bytes, count_macs, count_parameters
+from bmrs_torch.deciding.budget import as_budget
 from bmrs_torch.operation.arguments import check_model, check_real, check_whole, described
 from bmrs_torch.reporting.sweep_folder import SweepFolder, described_setting, fingerprint
 from bmrs_torch.reporting.sweep_result import UNPRUNED, Sweep, SweepRow
@@ -62,7 +63,7 @@ def sweep(
     kl_weights : sequence of float, optional
         Settings of `kl_weight`, each at least 0.
     budgets : sequence, optional
-        Instead of them, settings of `budget`; a number is a fraction of the multiply-adds.
+        Instead of them, settings of `budget`, each as of :class:`Budget`; a number is one of multiply-adds.
     example_inputs : Tensor, tuple, list or dict, optional
         On which multiply-adds are counted, of all samples in it. By default the first element of the first
         minibatch if that is a tuple or list, else the minibatch.
@@ -235,6 +236,8 @@ def _settings_of(
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"each of kl_weights must be finite and at least 0, got {value}")
         setting = {"macs": value} if dial == "budget" and isinstance(value, (int, float)) else value
+        if dial == "budget":
+            as_budget(setting)
         label = _label(setting)
         if label in values:
             raise ValueError(f"{dial}s must differ from one another, got {label} twice")

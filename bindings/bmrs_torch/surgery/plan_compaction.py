@@ -141,7 +141,7 @@ def select(
     network = follow(model, example_inputs, training=training, training_step=training_step, routed=True)
     selection = Selection(network, layers)
     shared = _shared_by_experts(model, network)
-    reasons = {root: shared[root] for root in selection.removable & shared.keys()}
+    reasons = {root: shared[root] for root in selection.possible & shared.keys()}
     return selection.only(selection.removable - reasons.keys(), reasons)
 
 
@@ -172,8 +172,10 @@ class Selection:
 
     Attributes
     ----------
+    possible : set of int
+        Representatives of the classes of which nothing is known by which any of them couldn't go.
     removable : set of int
-        Representatives of the classes that go.
+        Those that go: of `possible` not the last of a layer, nor what would make groups uneven.
     reasons : dict of int to str
         Why classes that have masked structures stay.
     """
@@ -182,7 +184,8 @@ class Selection:
         self.network = network
         self.layers = layers
         self.reasons: dict[int, str] = {}
-        self.removable = self._masked() - self._prevented()
+        self.possible = self._masked() - self._prevented()
+        self.removable = set(self.possible)
         self._settle()
 
     def _members(self) -> Iterator[tuple[str, int, int]]:
@@ -292,6 +295,7 @@ class Selection:
         other = object.__new__(Selection)
         other.network, other.layers = self.network, self.layers
         other.reasons = {**self.reasons, **reasons}
+        other.possible = self.possible - reasons.keys()
         other.removable = set(removable)
         other._settle()
         return other

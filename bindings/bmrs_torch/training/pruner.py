@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.calling import TrainingStep
+from bmrs_torch.deciding.budget import Budget
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
@@ -19,6 +20,7 @@ from bmrs_torch.surgery.optimizer_state import check_optimizer
 from bmrs_torch.surgery.plan_compaction import plan_compaction
 from bmrs_torch.surgery.replacement import become, hand_over
 from bmrs_torch.surgery.unreached import Unreached, check_unreached
+from bmrs_torch.training.approach import Approach
 from bmrs_torch.training.averages import Averages, unsaved_buffers
 from bmrs_torch.training.checks import (
     check_counts,
@@ -66,6 +68,10 @@ class Pruner:
         When to prune; by default after every epoch.
     criterion : str
         See :func:`prune`, which also takes what is given as `rule_options`: tolerance, amount, …
+    budget : Budget or mapping, optional
+        Instead of a rule: what the network may cost in the end, a fraction of what `model` costs when the
+        pruner is made, also after it has shrunk. Where the schedule says when fine-tuning begins, each
+        pruning until then takes the costs down by an equal ratio, and the last meets it; else the first does.
     kl_weight : float, optional
         *The* dial between accuracy and compression; by default :func:`default_kl_weight`.
     kl_scale : {"elbo", "published"}
@@ -75,7 +81,7 @@ class Pruner:
         Make the model smaller each time something was pruned, so that the rest of the training is faster. The
         state of the optimizer shrinks with it.
     example_inputs : Tensor, tuple, list or dict, optional
-        A minibatch to trace the model with; needed with `shrink` and `coupling`.
+        A minibatch to trace the model with; needed with `shrink`, `coupling` and `budget`.
     others : sequence of nn.Module
         Averages of the model's weights, such as ``torch.optim.swa_utils.AveragedModel(model)``, or other
         copies of it. What is pruned in the model is masked in them, they shrink with it, and :meth:`finish`
@@ -107,6 +113,7 @@ class Pruner:
         - "phase": the one that the epoch was in;
         - "due": whether it was time to prune; "pruned": how many structures went; "kept": how many are left,
           by layer; "num_kept": in all;
+        - "costs": when a budget decided, the fractions that are left of those that it limits;
         - "kl": divergence of all that is kept, in nats; "kl_weight": its weight at last, warm-up included;
           "misfit": mean of what :meth:`loss` was given in the epoch;
         - "delta_f": 5, 25, 50, 75 and 95 % quantiles of ΔF over what is kept, in nats, as "q05" to "q95"; for
@@ -160,6 +167,7 @@ class Pruner:
         num_samples: int,
         schedule: Schedule | None = None,
         criterion: str = "bmrs_n",
+        budget: Budget | Mapping[str, Any] | None = None,
         kl_weight: float | None = None,
         kl_scale: KlScale = "elbo",
         shrink: bool = False,
@@ -173,7 +181,7 @@ class Pruner:
         check_options(model, optimizer, schedule, shrink=shrink, example_inputs=example_inputs)
         check_log(log)
         layers = noise_layers(model)
-        check_rule(criterion, rule_options, model, example_inputs)
+        check_rule(criterion, {**rule_options, "budget": budget}, model, example_inputs)
         elbo_loss(
             torch.zeros(()), model, num_samples=num_samples, kl_scale=kl_scale, kl_weight=kl_weight
         )  # raises what is wrong with them now, not after the first minibatch
@@ -196,7 +204,11 @@ class Pruner:
         check_unreached(unreached)
         self._surgery: dict[str, Any] = {"training_step": training_step, "unreached": unreached}
         self._seen = Seen()
-        self._observer = Observer(model, criterion, rule_options, example_inputs)
+        self._rule = {**rule_options, "budget": budget}
+        self._observer = Observer(model, criterion, self._rule, example_inputs)
+        self._approach: Approach | None = None
+        if budget is not None:
+            self._approach = Approach(model, budget, example_inputs, self.schedule, training_step)
 
     @property
     def done(self) -> int:
@@ -345,6 +357,7 @@ class Pruner:
             "others": self._averages.unsaved_buffers(),
             "noise": self._observer.state_dict(),
             "misfits": self._seen.misfits,
+            "budget": None if self._approach is None else self._approach.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -378,6 +391,8 @@ class Pruner:
             hand_over(self.optimizer, before, self.model)
         self.history = [dict(entry) for entry in state["history"]]
         self.num_structures = dict(state["num_structures"])
+        if self._approach is not None and state.get("budget") is not None:
+            self._approach.load_state_dict(state["budget"])
         self.resume_at(epochs=state["epochs"], steps=state["steps"])
         self._observer.load_state_dict(state.get("noise"))
         self._seen.misfits = state.get("misfits")
@@ -401,7 +416,7 @@ class Pruner:
             return None
         if self.shrink and self.optimizer is not None:
             check_optimizer(self.optimizer, self.model)
-        report = prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
+        report = self._pruned()
         self._averages.take_masks(self.model)
         self.last_report = report
         if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
@@ -424,6 +439,7 @@ class Pruner:
                 "phase": "finetuning" if finetuned else "pruning",
                 "due": report is not None,
                 "pruned": 0 if report is None else report.pruned_now,
+                "costs": None if report is None or report.spending is None else report.spending.fractions,
                 "kl_weight": 0.0 if finetuned else self.kl_weight * self.schedule.kl_factor(before),
                 "misfit": self._seen.mean_misfit(),
                 **self._observer.entry(finetuning=self.phase == "finetuning"),
@@ -442,12 +458,17 @@ class Pruner:
             self.history,
             self.schedule,
             criterion=self.criterion,
-            options=self.rule_options,
+            options=self._rule,
             epochs=self.epochs,
             steps=self.steps,
             kl_weight=self.kl_weight,
             num_structures=sum(self.num_structures.values()),
         )
+
+    def _pruned(self) -> PruneReport:
+        if self._approach is not None:
+            return self._approach.prune(self.model, self.criterion, self.done, self.rule_options)
+        return prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
 
     def _objective(self, nll_mean: Tensor) -> Tensor:
         return elbo_loss(

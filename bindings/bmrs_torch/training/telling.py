@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from bmrs_torch.deciding.budget import MEASURES, as_budget
 from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.training.schedule import Schedule
 
@@ -52,7 +53,11 @@ def where_it_stands(
         Never an error: it is read in debuggers too.
     """
     done = epochs if schedule.unit == "epoch" else steps
-    by = "".join(f", {name}={value!r:.{_LONGEST}}" for name, value in options.items() if value is not None)
+    by = "".join(
+        f", {as_budget(value) if name == 'budget' else f'{name}={value!r:.{_LONGEST}}'}"
+        for name, value in options.items()
+        if value is not None
+    )
     phase = "fine-tuning" if schedule.finetunes(done) else "pruning"
     lines = [
         f"Pruner of {type(model).__name__} by {criterion}{by}: {phase}",
@@ -91,7 +96,10 @@ def _last_pruning(history: Sequence[Mapping[str, Any]]) -> str:
     entry = next((entry for entry in reversed(history) if entry.get("pruned")), None)
     if entry is None:
         return "pruned last: nothing so far"
-    return f"pruned last: {entry['pruned']:,} structures after {_when(entry)}"
+    told = f"pruned last: {entry['pruned']:,} structures after {_when(entry)}"
+    costs = entry.get("costs") or {}
+    left = ", ".join(f"{share:.3g} of the {MEASURES[cost].name}" for cost, share in costs.items())
+    return f"{told}, with {left} left" if left else told
 
 
 def _nearest(history: Sequence[Mapping[str, Any]], schedule: Schedule, done: int) -> str:

@@ -168,6 +168,24 @@ def test_other_rules_tell_what_they_can(options: dict[str, Any]) -> None:
     assert len(entry["next"]) == (5 if noise else 0)
 
 
+def test_a_budget_has_costs_and_no_rule_to_be_near_to() -> None:
+    x = images(2)
+    schedule = Schedule(every=2, finetune_from=4)
+    run = begin(budget={"parameters": 0.5}, example_inputs=x, schedule=schedule)
+    for _ in range(4):
+        train_epoch(run)
+    history = run[2].history
+    json.dumps(history, allow_nan=False)
+    assert [entry["costs"] is not None for entry in history] == [False, True, False, True]
+    # In equal ratios, as near as a unit of 795 of 16,175 parameters allows.
+    assert [history[i]["costs"]["parameters"] for i in (1, 3)] == pytest.approx([0.5**0.5, 0.5], abs=0.05)
+    assert all((entry["nearest"], entry["near"], entry["next"]) == (None, None, []) for entry in history)
+    assert history[0]["delta_f"] is not None
+    assert "by bmrs_n, at most 0.5 of the parameters: fine-tuning" in repr(run[2])
+    assert f"with {history[3]['costs']['parameters']:.3g} of the parameters left" in repr(run[2])
+    assert "bmrs/costs/parameters" in run[2].scalars()
+
+
 def test_the_scores_of_other_criteria_of_the_noise_have_their_own_name() -> None:
     run = begin(criterion="snr")
     run[2].end_epoch()
