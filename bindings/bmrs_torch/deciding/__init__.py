@@ -3,7 +3,8 @@
 from bmrs_torch.deciding.budget import Budget, BudgetError
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import HALF_LOG_2PI
-from bmrs_torch.deciding.prune import LayerPruning, PruneReport, prune
+from bmrs_torch.deciding.prune import prune
+from bmrs_torch.deciding.prune_report import LayerPruning, PruneReport
 from bmrs_torch.deciding.scores import Scores, ranks, scores
 from bmrs_torch.deciding.spending import Spending
 

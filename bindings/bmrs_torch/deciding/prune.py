@@ -3,117 +3,24 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import numpy as np
-import torch
 from torch import nn
 
 from bmrs_torch.channels.calling import TrainingStep
-from bmrs_torch.deciding.budget import Budget, as_budget
+from bmrs_torch.deciding.budget import Budget
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
-from bmrs_torch.deciding.meet_budget import meet_budget
+from bmrs_torch.deciding.prune_report import LayerPruning, PruneReport, mask
+from bmrs_torch.deciding.prune_to_budget import check_budget, check_followable, prune_to_budget
 from bmrs_torch.deciding.rules import Rule, Scope, make_rule
 from bmrs_torch.deciding.scores import Scores, scores
-from bmrs_torch.deciding.spending import Spending
 from bmrs_torch.deciding.units import Coupling, Units, make_units
 from bmrs_torch.layer import noise_layers
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class LayerPruning:
-    """What pruning did to one noise layer.
-
-    Attributes
-    ----------
-    name : str
-        Name of the noise layer.
-    scores : ndarray of float64, shape (num_structures,)
-        Score of every structure, of those pruned earlier too.
-    kept : ndarray of bool, shape (num_structures,)
-        What is kept now.
-    pruned_now : int
-        How many structures this call pruned.
-    spared : int or None
-        A structure kept only because a layer must keep one, or None.
-    """
-
-    name: str
-    scores: NDArray[np.float64]
-    kept: NDArray[np.bool_]
-    pruned_now: int
-    spared: int | None
-
-    @property
-    def num_kept(self) -> int:
-        """How many structures are kept now."""
-        return int(self.kept.sum())
-
-    def __str__(self) -> str:
-        spared = (
-            "" if self.spared is None else f" (structure {self.spared} spared: a layer keeps at least one)"
-        )
-        return f"{self.name}: {self.num_kept} of {self.kept.size} kept, {self.pruned_now} pruned now{spared}"
-
-
-@dataclass(frozen=True)
-class PruneReport:
-    """What :func:`prune` did: the rule in words, and each layer. Print it to read it.
-
-    Attributes
-    ----------
-    rule : str
-        In words and numbers.
-    layers : tuple of LayerPruning
-        In the order of the model.
-    criterion : Criterion
-        What the scores mean.
-    limit : float or None
-        The score at which a structure goes, None where an amount decided.
-    nearest : tuple of str and float, or None
-        Of the structures that a rule keeps, the score nearest to it, and its layer; that of those coupled to
-        it as they are judged together. None where an amount decided.
-    spending : Spending or None
-        Where a budget decided, what it came to.
-    """
-
-    rule: str
-    layers: tuple[LayerPruning, ...]
-    criterion: Criterion
-    limit: float | None
-    nearest: tuple[str, float] | None = None
-    spending: Spending | None = None
-
-    @property
-    def pruned_now(self) -> int:
-        """How many structures this call pruned."""
-        return sum(layer.pruned_now for layer in self.layers)
-
-    @property
-    def num_kept(self) -> int:
-        """How many structures are kept now."""
-        return sum(layer.num_kept for layer in self.layers)
-
-    def __str__(self) -> str:
-        told = f"{self.rule}: {self.pruned_now} pruned"
-        if self.spending is not None:
-            told += f", {self._lost(self.spending.lost)}; {self.spending}"
-        if not self.pruned_now and self.nearest is not None:
-            told += (
-                f"; the nearest is {self.criterion.symbol} = {self.nearest[1]:.4g}, in {self.nearest[0]!r}"
-            )
-        return "\n".join([told, *map(str, self.layers)])
-
-    def _lost(self, lost: float) -> str:
-        if self.criterion.is_evidence:
-            return f"{lost:.4g} nats of evidence given up"
-        return f"Σ {self.criterion.symbol} = {lost:.4g} given up"
+__all__ = ["LayerPruning", "PruneReport", "check_rule", "prune"]
 
 
 def prune(
@@ -210,6 +117,16 @@ def prune(
     >>> print(prune(layer))
     prune where ΔF_N ≥ -0.9189: 1 pruned
     (model): 2 of 3 kept, 1 pruned now
+
+    To a size, whatever the evidence:
+
+    >>> from torch import nn
+    >>> from bmrs_torch import insert_noise
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), x)
+    >>> report = prune(model, budget={"macs": 0.5}, example_inputs=x)
+    >>> report.spending.reached, report.layers[0].num_kept
+    ({'macs': 48.0}, 4)
     """
     options: dict[str, Any] = {
         "tolerance": tolerance,
@@ -220,7 +137,7 @@ def prune(
     }
     if budget is not None:
         limits = check_budget(budget, {**options, "coupling": coupling})
-        _check_followable(example_inputs)
+        check_followable(example_inputs)
         model_scores = scores(model, criterion, example_inputs=example_inputs, p1=p1, p2=p2, seed=seed)
         return prune_to_budget(model, model_scores, limits, example_inputs, training_step=training_step)
     rule = make_rule(criterion, **options)
@@ -230,59 +147,9 @@ def prune(
     kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
     units = make_units(model_scores.worth(), kept, groups, coupling)
     reports = _decide(model_scores, units, rule)
-    _mask(model, reports)
+    mask(model, reports)
     nearest = None if rule.limit is None else _nearest(rule, units, reports)
     return PruneReport(_in_words(rule, coupling), reports, rule.criterion, rule.limit, nearest)
-
-
-def _mask(model: nn.Module, reports: Iterable[LayerPruning]) -> None:
-    for layer, report in zip(noise_layers(model).values(), reports, strict=True):
-        layer.mask.mul_(torch.as_tensor(report.kept, device=layer.mask.device))
-
-
-def prune_to_budget(
-    model: nn.Module, model_scores: Scores, budget: Budget, example_inputs: Any, **options: Any
-) -> PruneReport:
-    """Mask what loses least for what it saves until a budget is met; options are those of `meet_budget`."""
-    kept, spending = meet_budget(model, model_scores.worth(), budget, example_inputs, **options)
-    before = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
-    reports = tuple(
-        LayerPruning(
-            name or "(model)", values, kept[name], int(before[name].sum() - kept[name].sum()), spared=None
-        )
-        for name, values in model_scores.items()
-    )
-    _mask(model, reports)
-    symbol = model_scores.criterion.symbol
-    lost = f"−{symbol}" if model_scores.criterion.is_evidence else symbol
-    rule = f"prune by the smallest {lost} per cost saved"
-    return PruneReport(rule, reports, model_scores.criterion, None, spending=spending)
-
-
-def check_budget(budget: Any, options: Mapping[str, Any]) -> Budget:
-    """The budget, if it is one and nothing is given beside it that has no effect with it."""
-    found = as_budget(budget)
-    defaults = inspect.signature(prune).parameters
-    foreign = [
-        name
-        for name in ("tolerance", "strict", "threshold", "amount", "scope", "coupling")
-        if name in options and options[name] != defaults[name].default
-    ]
-    if foreign:
-        raise ValueError(
-            f"a budget takes the place of {', '.join(foreign)}: it goes down the order of evidence lost per "
-            "cost saved until it is met, and takes coupled structures together by itself; give one or the "
-            "other"
-        )
-    return found
-
-
-def _check_followable(example_inputs: Any) -> None:
-    if example_inputs is None:
-        raise ValueError(
-            "a budget needs example_inputs: what a structure costs, and what can only go with it, is found "
-            "by following the model on them"
-        )
 
 
 def check_rule(
@@ -323,7 +190,7 @@ def check_rule(
     if model is None:
         return
     if options.get("budget") is not None:
-        _check_followable(example_inputs)
+        check_followable(example_inputs)
     _check_coupling(chosen, options.get("coupling"), example_inputs)
     if chosen.source in ("noise", "nothing"):
         scores(model, criterion, **_of(scores, options))

@@ -10,7 +10,8 @@ from torch import nn
 
 from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.deciding.budget import as_budget
-from bmrs_torch.deciding.prune import PruneReport, prune_to_budget
+from bmrs_torch.deciding.prune_report import PruneReport
+from bmrs_torch.deciding.prune_to_budget import prune_to_budget
 from bmrs_torch.deciding.scores import scores
 from bmrs_torch.deciding.trial import folded
 from bmrs_torch.training.schedule import Schedule
