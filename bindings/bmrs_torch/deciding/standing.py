@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from bmrs_torch.deciding.criteria import Criterion
+from bmrs_torch.deciding.options import taken_by
 from bmrs_torch.deciding.rules import make_rule
 from bmrs_torch.deciding.scores import scores
 from bmrs_torch.deciding.units import Group, make_units
@@ -66,7 +66,7 @@ def limit_of(criterion: str, options: Mapping[str, Any]) -> float | None:
     """The score at which a structure goes by these options of :func:`prune`; None if they set no such one."""
     if any(options.get(name) is not None for name in ("amount", "budget")):
         return None
-    return make_rule(criterion, **_of(make_rule, options)).limit
+    return make_rule(criterion, **taken_by(make_rule, options)).limit
 
 
 def standing(
@@ -105,7 +105,7 @@ def standing(
     >>> found.structure.tolist(), found.distances().round(1).tolist()
     ([1, 2], [-0.1, 0.9])
     """
-    found = scores(model, criterion.name, **_of(scores, options))
+    found = scores(model, criterion.name, **taken_by(scores, options))
     kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
     units = make_units(found.worth(), kept, groups, options.get("coupling"))
     best = list(units.best_of_layers().values())
@@ -124,9 +124,3 @@ def standing(
         gates - starts[units.layer[gates]],
         -worth if criterion.is_evidence else worth,
     )
-
-
-def _of(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a function takes."""
-    known = inspect.signature(function).parameters.keys()
-    return {name: value for name, value in options.items() if name in known}
