@@ -18,9 +18,11 @@ from torch.utils._pytree import tree_leaves
 from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.costs.counting import count_file_bytes, count_macs, count_parameters
 from bmrs_torch.deciding.budget import as_budget
+from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.operation.arguments import check_model, check_real, check_whole, described
 from bmrs_torch.reporting.sweep_folder import SweepFolder, described_setting, fingerprint
 from bmrs_torch.reporting.sweep_result import UNPRUNED, Sweep, SweepRow
+from bmrs_torch.surgery.fold import fold
 from bmrs_torch.surgery.progress import Progress
 from bmrs_torch.training.checks import check_example
 from bmrs_torch.training.prune_trained import prune_trained
@@ -52,7 +54,8 @@ def sweep(
     Parameters
     ----------
     model : nn.Module
-        A trained network; it is left untouched, each setting gets a copy.
+        A trained network, without noise, or with noise where it is wanted; it is left untouched, each setting
+        gets a copy.
     batches : iterable
         Of minibatches, such as a DataLoader, which each setting goes through from the beginning.
     loss : callable
@@ -117,24 +120,17 @@ def sweep(
         inputs = _example_of(batches) if example_inputs is None else example_inputs
     check_example(model, inputs)
     passed = options if example_inputs is None else {**options, "example_inputs": example_inputs}
-    settings = {
-        "network": f"{type(model).__name__} {fingerprint(model)}",
-        "example": _shapes_of(inputs),
-        "batches": _sizes_of(batches),
-        "metrics": list(metrics),
-        "seed": int(seed),
-        "recipe": described_setting(recipe),
-        "options": described_setting(options),
-    }
+    settings = _conditions(model, batches, inputs, metrics, seed, recipe, options)
+    whole = fold(model, inputs) if any(map(_is_noise, model.modules())) else model
     kept = None if folder is None else SweepFolder(folder, dial, settings)
     errors: list[Exception] = []
 
     def found(label: str, value: Any) -> SweepRow:
-        row = None if kept is None else kept.row(label, model)
+        row = None if kept is None else kept.row(label, whole)
         if row is not None:
             return row
         if label == UNPRUNED:
-            row = _measured(SweepRow(label, None), model, inputs, metrics)
+            row = _measured(SweepRow(label, None), whole, inputs, metrics)
         else:
             prune = _prepared(recipe, model, batches, loss, {dial: value, **passed})
             row = _run(
@@ -152,6 +148,21 @@ def sweep(
     if len(errors) == len(values):
         raise errors[-1]
     return Sweep(dial, tuple(rows), settings)
+
+
+def _conditions(
+    model: nn.Module, batches: Any, inputs: Any, metrics: Metrics, seed: int, recipe: Any, options: Any
+) -> dict[str, Any]:
+    """What decides the result beside the dial, in plain values."""
+    return {
+        "network": f"{type(model).__name__} {fingerprint(model)}",
+        "example": _shapes_of(inputs),
+        "batches": _sizes_of(batches),
+        "metrics": list(metrics),
+        "seed": int(seed),
+        "recipe": described_setting(recipe),
+        "options": described_setting(options),
+    }
 
 
 def _prepared(
@@ -289,6 +300,10 @@ def _sizes_of(batches: Any) -> dict[str, int]:
     """How many minibatches and samples there are, as far as they tell."""
     parts = {"minibatches": batches, "samples": getattr(batches, "dataset", None)}
     return {name: len(part) for name, part in parts.items() if isinstance(part, Sized)}
+
+
+def _is_noise(module: nn.Module) -> bool:
+    return isinstance(module, MultiplicativeNoise)
 
 
 def _devices(model: nn.Module) -> list[torch.device]:

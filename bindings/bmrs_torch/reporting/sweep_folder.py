@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.reporting.sweep_result import UNPRUNED, SweepRow
-from bmrs_torch.shipping import load_pruned, save_pruned
+from bmrs_torch.shipping import LayoutError, load_pruned, save_pruned
 from bmrs_torch.shipping.writing import write
 
 __all__ = ["SweepFolder", "described_setting", "fingerprint"]
@@ -50,17 +50,18 @@ class SweepFolder:
             self._rows = self._read(self._folder / _FILE)
 
     def row(self, label: str, model: nn.Module) -> SweepRow | None:
-        """The row of this label, if it is kept, with its network; `model` is the unpruned one."""
-        kept = self._rows.get(label)
-        if kept is None:
+        """The row of this label, if it is kept, with its network; `model` is the unpruned one, plain."""
+        kept, file = self._rows.get(label), self._network(label)
+        if kept is None or not (label == UNPRUNED or file.is_file()):
             return None
+        row = SweepRow(**{**kept, "notes": tuple(kept["notes"])}, model=model)
         if label == UNPRUNED:
-            network = model
-        elif self._network(label).is_file():
-            network = load_pruned(copy.deepcopy(model), self._network(label))
-        else:
-            return None
-        return SweepRow(**{**kept, "notes": tuple(kept["notes"])}, model=network)
+            return row
+        try:
+            return dataclasses.replace(row, model=load_pruned(copy.deepcopy(model), file))
+        except LayoutError as error:
+            why = f"its network is in {file} and isn't loaded here, being made of other modules: {error}"
+            return dataclasses.replace(row, model=None, notes=(*row.notes, why))
 
     def keep(self, row: SweepRow) -> None:
         """Write a row that is finished; one that failed is to be tried again."""

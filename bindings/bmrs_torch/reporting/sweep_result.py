@@ -43,7 +43,7 @@ class SweepRow:
     failed : str or None
         Why there is no network.
     model : nn.Module or None
-        The network; not in the JSON.
+        The network, if there is one and it could be loaded; not in the JSON.
     """
 
     label: str
