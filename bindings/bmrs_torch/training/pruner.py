@@ -134,6 +134,8 @@ class Pruner:
     ValueError, TypeError
         For options that :func:`prune`, :func:`elbo_loss` or the schedule don't take, or that lack another; an
         optimizer of another model, others of another structure, an example that the model can't take.
+    BudgetError
+        A ValueError: if the budget is out of reach, whatever the evidence.
 
     Warns
     -----
