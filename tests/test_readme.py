@@ -17,8 +17,8 @@ EXAMPLES = re.findall(
 )
 
 
-def test_the_readme_shows_arrays_a_network_placement_the_layer_a_loop_and_a_budget() -> None:
-    assert len(EXAMPLES) == 6
+def test_the_readme_shows_all_from_arrays_to_a_budget() -> None:
+    assert len(EXAMPLES) == 8
 
 
 def run(*examples: str) -> dict[str, Any]:
@@ -59,10 +59,30 @@ def test_the_loop_prunes_and_what_it_saves_is_what_it_made(
     assert "multiply-accumulates" in capsys.readouterr().out
 
 
+def test_the_logger_is_told_plain_floats_and_the_sweep_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: dict[str, float] = {}
+
+    class Writer:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            assert step == 1
+            told[name] = value
+
+    names = run(EXAMPLES[1], *EXAMPLES[4:7])
+    names["writer"] = Writer()
+    names["pruner"].end_epoch()
+    assert {"bmrs/kl", "bmrs/delta_f/q50", "bmrs/kept"} <= told.keys()
+    assert [row.label for row in names["found"].rows] == ["unpruned", "0.1", "1", "10"]
+    assert "knee of accuracy" in capsys.readouterr().out
+    assert (tmp_path / "sweep.png").stat().st_size > 2000
+
+
 def test_the_example_of_a_budget_meets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    names = run(EXAMPLES[1], EXAMPLES[4], EXAMPLES[5])
+    names = run(EXAMPLES[1], EXAMPLES[4], EXAMPLES[7])
     assert names["model"][0].noise.kept().sum() <= 20
     assert "for at most 0.5 of the multiply-adds and 2 kB" in capsys.readouterr().out

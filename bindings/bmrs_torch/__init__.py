@@ -19,7 +19,18 @@ from bmrs_torch.insertion import ALIASES, PRESETS, InsertionPlan, Placement, ins
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.objective import default_kl_weight, elbo_loss, kl_divergence
 from bmrs_torch.operation import multiplicative_noise
-from bmrs_torch.reporting import Comparison, Cost, LayerChange, draw_evidence, draw_layers, report
+from bmrs_torch.reporting import (
+    Comparison,
+    Cost,
+    LayerChange,
+    Sweep,
+    SweepRow,
+    draw_evidence,
+    draw_layers,
+    draw_sweep,
+    report,
+    sweep,
+)
 from bmrs_torch.shipping import LayoutError, ShippingError, load_pruned, save_pruned
 from bmrs_torch.surgery import (
     CompactionPlan,
@@ -70,6 +81,8 @@ __all__ = [
     "ShippingError",
     "Spending",
     "SurgeryError",
+    "Sweep",
+    "SweepRow",
     "__version__",
     "channelwise",
     "compact",
@@ -77,6 +90,7 @@ __all__ = [
     "default_kl_weight",
     "draw_evidence",
     "draw_layers",
+    "draw_sweep",
     "elbo_loss",
     "fold",
     "follow_by",
@@ -95,4 +109,5 @@ __all__ = [
     "save_pruned",
     "scores",
     "separate_attention",
+    "sweep",
 ]

@@ -10,7 +10,6 @@ from torch import nn
 
 from bmrs_torch import Budget, noise_layers
 from bmrs_torch.deciding.meet_budget import _Search
-from bmrs_torch.deciding.trial import Meter
 
 
 def scattered(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -30,5 +29,4 @@ def any_worth(model: nn.Module, seed: int = 0) -> dict[str, np.ndarray[Any, np.d
 
 
 def search(model: nn.Module, inputs: Any, budget: Budget, worth: Any = None) -> _Search:
-    meter = Meter(list(budget.limits()), inputs, None)
-    return _Search(model, any_worth(model) if worth is None else worth, budget, meter, inputs, None, None)
+    return _Search(model, any_worth(model) if worth is None else worth, budget, inputs)

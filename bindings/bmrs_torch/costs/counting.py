@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     """
     counter = FlopCounterMode(display=False)
     # Fused attention, encoder layers and recurrence aren't in the counter's list; their products are.
-    with plain_attention(), in_single_operations(model), counter:
+    with plain_attention(), in_single_operations(model), _not_learning(model), counter:
         call(model, example_inputs)
     root = type(model).__name__
     counts = {
@@ -79,6 +81,19 @@ def count_macs(model: nn.Module, example_inputs: Any) -> dict[str, int]:
         if name == root or name.startswith(f"{root}.")
     }
     return {**counts, "": counter.get_total_flops() // 2}
+
+
+@contextmanager
+def _not_learning(model: nn.Module) -> Iterator[None]:
+    """The counter hooks gradients of what modules are given: under no_grad, views of parameters have none."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_()
 
 
 def count_file_bytes(model: nn.Module) -> int:

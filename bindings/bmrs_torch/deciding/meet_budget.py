@@ -30,13 +30,18 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["meet_budget"]
+__all__ = ["check_reachable", "meet_budget"]
 
 _MOST_REASONS = 3
 """Told of why structures stay."""
 
+_STAYS = (
+    "At least one structure stays in every layer, and all that has no noise (plan_insertion tells what "
+    "and why)"
+)
+
 _TRIALS = 5
-"""After so many a measured latency that is low enough is taken, however much lower it is."""
+"""After so many a network that costs little enough is taken, however much less than was meant."""
 
 _CLOSE = 0.97
 """Of the latency asked for; timing again gives other figures by a few per cent."""
@@ -88,16 +93,23 @@ def meet_budget(
     SurgeryError
         If the model's answers can't be compared, so that nothing can be removed from it.
     """
-    model = unwrapped(model)
-    if reference is None and budget.latency is not None:
-        reference = folded(model, example_inputs, training_step)
-    meter = Meter(list(budget.limits()), example_inputs, reference)
-    search = _Search(model, worth, budget, meter, example_inputs, training_step, before)
+    search = _Search(unwrapped(model), worth, budget, example_inputs, training_step, before, reference)
     found = search.predicted(steps) if steps > 1 or not tried else None
     gone, reached = search.run() if found is None else found
     kept = search.kept_without(gone)
     lost = sum(float(worth[name][search.kept[name] & ~kept[name]].sum()) for name in kept)
     return kept, Spending(budget, search.before, reached, lost, measured=found is None)
+
+
+def check_reachable(
+    model: nn.Module, budget: Budget, example_inputs: Any, training_step: TrainingStep | None = None
+) -> None:
+    """Raise BudgetError if a budget is out of reach, whatever the evidence; latencies are not looked at."""
+    budget = Budget(**{**vars(budget), "latency": None}) if budget.latency is not None else budget
+    worth = {name: np.zeros(layer.num_structures) for name, layer in noise_layers(model).items()}
+    search = _Search(unwrapped(model), worth, budget, example_inputs, training_step)
+    if search.predicted(steps=1) is None:
+        search.run()
 
 
 class _Search:
@@ -108,21 +120,21 @@ class _Search:
         model: nn.Module,
         worth: Mapping[str, Floats],
         budget: Budget,
-        meter: Meter,
         example_inputs: Any,
-        training_step: TrainingStep | None,
-        before: Mapping[str, float] | None,
+        training_step: TrainingStep | None = None,
+        before: Mapping[str, float] | None = None,
+        reference: nn.Module | None = None,
     ) -> None:
         self._model, self._inputs, self._step, self._budget = model, example_inputs, training_step, budget
-        self._meter = meter
         self.kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
         self._selection = _all_that_may_go(model, example_inputs, training_step)
         self._losses = class_losses(self._selection, worth, self.kept)
         self._layers_of = _layers_of_classes(self._selection)
         self._reasons: dict[int, str] = {}
         self._nothing = np.zeros(self._selection.network.labels.number, dtype=np.bool_)
-        whole = folded(model, example_inputs, training_step) if meter.timed else model
-        self._whole = meter.measure(whole)
+        whole = model if budget.latency is None else folded(model, example_inputs, training_step)
+        self._meter = Meter(list(budget.limits()), example_inputs, whole if reference is None else reference)
+        self._whole = self._meter.measure(whole)
         self.before = dict(self._whole if before is None else before)
         self._limits = {name: limit.of(self.before[name]) for name, limit in budget.limits().items()}
         self._fit(whole, self._nothing, self._whole)
@@ -181,10 +193,12 @@ class _Search:
         return kept
 
     def _is_enough(self, course: Course, reached: dict[str, float]) -> bool:
-        """Whether what is low enough is hardly lower than it has to be."""
-        if not self._meter.timed or not course.taken:
+        """Whether what is low enough isn't lower than was meant: times hardly, numbers not at all."""
+        if not course.taken:
             return True
-        return reached["latency"] >= _CLOSE * self._limits["latency"]
+        expected = self._named(course.costs)
+        exact = all(abs(expected[n] - reached[n]) < 0.5 for n in reached if n != "latency")
+        return exact and not (self._meter.timed and reached["latency"] < _CLOSE * self._limits["latency"])
 
     def _fit(self, small: nn.Module, gone: Bools, reached: Mapping[str, float]) -> None:
         """Make the formula anew: times from what is left without `gone`, numbers as they are of the whole."""
@@ -234,7 +248,7 @@ class _Search:
     def _try(self, gone: Bools) -> tuple[nn.Module, dict[int, str]]:
         """A copy without these classes, plain if it can be, and why some of them had to stay."""
         if not gone.any():
-            return (folded(self._model, self._inputs, self._step) if self._meter.timed else self._model), {}
+            return self._meter.plain(self._model, self._step), {}
         small, plan = made_smaller(self._model, self.kept_without(gone), self._inputs, self._step)
         network = self._selection.network
         refused: dict[int, str] = {}
@@ -242,7 +256,7 @@ class _Search:
             if layer.name in network.gates:
                 roots = network.labels.roots(network.gates[layer.name])
                 refused.update({int(roots[i]): why for i, why in layer.retained if gone[roots[i]]})
-        return small, refused
+        return (small if refused else self._meter.plain(small, self._step)), refused
 
     def _refuse(self, refused: dict[int, str]) -> None:
         """Let these stay, and the others of layers whose width the model counts on."""
@@ -272,7 +286,7 @@ class _Search:
             roots = network.labels.roots(labels).tolist()
             number.update(reasons[root] for root in roots if root in stuck)
         told = [f"{times} structures stay: {why}" for why, times in number.most_common(_MOST_REASONS)]
-        return ". ".join(["At least one structure stays in every layer", *told]) + "."
+        return ". ".join([_STAYS, *told]) + "."
 
 
 def _all_that_may_go(model: nn.Module, inputs: Any, step: TrainingStep | None) -> Selection:

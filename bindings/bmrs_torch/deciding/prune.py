@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
@@ -13,6 +13,7 @@ from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.deciding.budget import Budget
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
+from bmrs_torch.deciding.options import taken_by
 from bmrs_torch.deciding.prune_report import LayerPruning, PruneReport, mask
 from bmrs_torch.deciding.prune_to_budget import check_budget, check_followable, prune_to_budget
 from bmrs_torch.deciding.rules import Rule, Scope, make_rule
@@ -186,23 +187,17 @@ def check_rule(
         check_budget(options["budget"], options)
         chosen = find_criterion(criterion)
     else:
-        chosen = make_rule(criterion, **_of(make_rule, options)).criterion
+        chosen = make_rule(criterion, **taken_by(make_rule, options)).criterion
     if model is None:
         return
     if options.get("budget") is not None:
         check_followable(example_inputs)
     _check_coupling(chosen, options.get("coupling"), example_inputs)
     if chosen.source in ("noise", "nothing"):
-        scores(model, criterion, **_of(scores, options))
+        scores(model, criterion, **taken_by(scores, options))
 
 
 _NOT_OF_A_RULE = {"model", "criterion", "example_inputs", "training_step"}
-
-
-def _of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that a function takes."""
-    known = inspect.signature(function).parameters.keys()
-    return {name: value for name, value in options.items() if name in known}
 
 
 def _in_words(rule: Rule, coupling: Coupling | None) -> str:

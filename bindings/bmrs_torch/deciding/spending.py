@@ -37,7 +37,8 @@ class Spending:
     @property
     def fractions(self) -> dict[str, float]:
         """What is left of each cost."""
-        return {name: value / self.before[name] for name, value in self.reached.items()}
+        before = self.before
+        return {name: value / before[name] if before[name] else 1.0 for name, value in self.reached.items()}
 
     def __str__(self) -> str:
         told = [f"{shown(name, self.reached[name])} ({left:.4g})" for name, left in self.fractions.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +21,7 @@ from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.fold import NotFoldableError, fold
 from bmrs_torch.surgery.plan_compaction import CompactionPlan, select
 from bmrs_torch.surgery.surgeon import Surgeon
+from bmrs_torch.surgery.verification import SurgeryError
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools
@@ -34,14 +35,17 @@ _SECONDS = 1.0
 def made_smaller(
     model: nn.Module, kept: Mapping[str, Bools], inputs: Any, step: TrainingStep | None
 ) -> tuple[nn.Module, CompactionPlan]:
-    """A copy of a model that really has no more than these structures, and what of the others stayed."""
+    """A copy of a model that really has no more than these structures, and what of the others stayed.
+
+    The copy still has its noise.
+    """
     masked = copy.deepcopy(model)
     with torch.no_grad():
         for name, layer in noise_layers(masked).items():
             layer.mask.mul_(torch.as_tensor(kept[name], device=layer.mask.device))
     selection = select(masked, inputs, training_step=step)
     smaller, selection = Surgeon(masked, inputs, selection, training_step=step).operate()
-    return folded(smaller, inputs, step), selection.plan(selection.removable)
+    return smaller, selection.plan(selection.removable)
 
 
 def folded(model: nn.Module, inputs: Any, step: TrainingStep | None = None) -> nn.Module:
@@ -50,7 +54,7 @@ def folded(model: nn.Module, inputs: Any, step: TrainingStep | None = None) -> n
         warnings.simplefilter("ignore")  # `fold` will say it again when the user calls it
         try:
             return fold(model, inputs, training_step=step, unreached="warn")
-        except NotFoldableError:
+        except (NotFoldableError, SurgeryError):
             return model
 
 
@@ -59,7 +63,7 @@ class Meter:
 
     Parameters
     ----------
-    names : sequence of str
+    names : list of str
         Of the costs.
     example_inputs : Tensor, tuple, list or dict
         On which networks are run.
@@ -73,10 +77,17 @@ class Meter:
         Whether latency is one of the costs.
     """
 
-    def __init__(self, names: Sequence[str], example_inputs: Any, reference: nn.Module | None) -> None:
+    def __init__(self, names: list[str], example_inputs: Any, reference: nn.Module | None) -> None:
         self._names, self._inputs, self._reference = names, example_inputs, reference
         self._typical: float | None = None
         self.timed = "latency" in names
+
+    def plain(self, model: nn.Module, step: TrainingStep | None) -> nn.Module:
+        """The model as it ships, as far as the costs depend on that.
+
+        Without noise it is faster, and weights that were shared may have become two.
+        """
+        return model if self._names == ["macs"] else folded(model, self._inputs, step)
 
     def measure(self, model: nn.Module) -> dict[str, float]:
         """Each cost of a network: numbers, seconds."""

@@ -16,8 +16,9 @@ class PruningCallback(PrunerHolder, Callback):
     """Prunes a LightningModule on schedule while it trains; see :class:`PrunerHolder`.
 
     Insert the noise and make the optimizer, of :func:`parameter_groups`, in the module itself; its loss stays
-    as it is. How many structures are kept is logged as ``bmrs_kept``. A run that is resumed from a checkpoint
-    goes on where it was, masks, phase and history included.
+    as it is. After each epoch what :meth:`Pruner.scalars` gives is logged to whatever logger the Trainer has,
+    and can be monitored: ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and so on. A run that is resumed
+    from a checkpoint goes on where it was, masks, phase and history included.
 
     Parameters
     ----------
@@ -58,10 +59,9 @@ class PruningCallback(PrunerHolder, Callback):
             self.pruner.step()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
-        """Count an epoch, and prune if it is due."""
-        report = self.pruner.end_epoch()
-        if report is not None:
-            pl_module.log("bmrs_kept", float(report.num_kept))
+        """Count an epoch, prune if it is due, and log where the pruner stands."""
+        self.pruner.end_epoch()
+        pl_module.log_dict(self.pruner.scalars())
 
     def state_dict(self) -> dict[str, Any]:
         """What Lightning saves in its checkpoints."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,16 @@ class PruningCallback(PrunerHolder, TrainerCallback):
 
     Insert the noise before the Trainer is made, and give it an optimizer of :func:`parameter_groups` by its
     argument `optimizers`. The Trainer clips gradients before the divergence's is added. A run that is resumed
-    from a checkpoint goes on where it was; the history of what was pruned when begins anew.
+    from a checkpoint goes on where it was; the pruner's history begins anew.
+
+    After each epoch what :meth:`Pruner.scalars` gives is an entry of the Trainer's `log_history`, beside its
+    own, and so in ``trainer_state.json``. What `report_to` names (W&B, TensorBoard and others) is told by the
+    Trainer alone, which a callback isn't given: ``log=lambda values, step: trainer.log(values)`` lets it.
 
     Parameters
     ----------
     **options
-        Of :class:`Pruner`, such as `num_samples`, `kl_weight` and `schedule`.
+        Of :class:`Pruner`, such as `num_samples`, `kl_weight`, `schedule` and `log`.
 
     Raises
     ------
@@ -40,8 +46,15 @@ class PruningCallback(PrunerHolder, TrainerCallback):
     --------
     In a training script::
 
-        callback = PruningCallback(num_samples=len(data), schedule=Schedule(finetune_from=3))
-        Trainer(model, args, train_dataset=data, callbacks=[callback], optimizers=(optimizer, None)).train()
+        callback = PruningCallback(
+            num_samples=len(data),
+            schedule=Schedule(finetune_from=3),
+            log=lambda values, step: trainer.log(values),
+        )
+        trainer = Trainer(
+            model, args, train_dataset=data, callbacks=[callback], optimizers=(optimizer, None)
+        )
+        trainer.train()
         smaller = callback.pruner.finish(batch)
     """
 
@@ -61,13 +74,25 @@ class PruningCallback(PrunerHolder, TrainerCallback):
         """Add the divergence's gradient."""
         self.add_penalty()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Count a step of the optimizer, and prune if it is due."""
-        self.pruner.step()
+        with self._keeping_log(state, control):
+            self.pruner.step()
 
-    def on_epoch_end(self, *_: Any, **__: Any) -> None:
-        """Count an epoch, and prune if it is due."""
-        self.pruner.end_epoch()
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Count an epoch, prune if it is due, and log where the pruner stands."""
+        with self._keeping_log(state, control):
+            self.pruner.end_epoch()
+
+    @contextlib.contextmanager
+    def _keeping_log(self, state: Any, control: Any) -> Iterator[None]:
+        """Enter what comes to the history into the Trainer's log, unless the user's `log` tells it."""
+        asked, known = control.should_log, len(self.pruner.history)
+        yield
+        control.should_log = asked  # Trainer.log takes it back, and the loss would not be logged
+        if self.pruner.log is None and len(self.pruner.history) > known:
+            told = {**self.pruner.scalars(), "epoch": state.epoch, "step": state.global_step}
+            state.log_history.append(told)
 
 
 WEIGHTS = "model.safetensors"

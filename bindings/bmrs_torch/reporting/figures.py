@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bmrs_torch.deciding.prune import PruneReport
+from bmrs_torch.reporting.canvas import BLUE, ORANGE, canvas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bmrs_torch.reporting.comparison import Comparison
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe and Ito: told apart in any colour vision
 _LINEAR_RANGE = 1.0
 _BIN = 0.2
 
@@ -56,7 +55,7 @@ def draw_layers(
         raise ValueError("no layer became smaller, so there is nothing to draw")
     names, kept, full = zip(*bars, strict=True)
     share = 100 * np.asarray(kept) / np.asarray(full)
-    with _axes(path, title, height=1.2 + 0.28 * len(names)) as axes:
+    with canvas(path, title, height=1.2 + 0.28 * len(names)) as (axes,):
         places = np.arange(len(names))
         axes.barh(places, share, color=BLUE, label="kept")
         axes.barh(places, 100 - share, left=share, color=ORANGE, label="gone")
@@ -99,7 +98,7 @@ def draw_evidence(
         raise ValueError("decisions must be at least one PruneReport, got none")
     kept, pruned = _kept_and_pruned(reports)
     limit, symbol = reports[-1].limit, reports[-1].criterion.symbol
-    with _axes(path, title, height=3.6) as axes:
+    with canvas(path, title, height=3.6) as (axes,):
         axes.hist(
             [kept, pruned],
             bins=_edges(np.concatenate([kept, pruned]), limit),
@@ -166,21 +165,3 @@ def _flatten(x: NDArray[np.float64]) -> NDArray[np.float64]:
         np.abs(x) <= 1, x, np.sign(x) * (1 + np.log10(np.maximum(np.abs(x), 1)))
     )
     return flat
-
-
-@contextlib.contextmanager
-def _axes(path: str | os.PathLike[str], title: str, *, height: float) -> Iterator[Any]:
-    """Give axes; what was drawn on them is in the file when the block ends. No screen is needed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install 'bmrs-pruning[report]'") from error
-    figure = Figure(figsize=(8, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
-    yield axes
-    axes.set_title(title, loc="left", fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    figure.savefig(path, dpi=150)

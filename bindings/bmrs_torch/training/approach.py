@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from bmrs_torch.channels.calling import TrainingStep
+from bmrs_torch.channels.calling import TrainingStep, tensors_of
 from bmrs_torch.deciding.budget import as_budget
+from bmrs_torch.deciding.meet_budget import check_reachable
 from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.deciding.prune_to_budget import prune_to_budget
 from bmrs_torch.deciding.scores import scores
@@ -33,6 +34,11 @@ class Approach:
     schedule : Schedule
     training_step : callable, optional
         As of :func:`compact`.
+
+    Raises
+    ------
+    BudgetError
+        If the budget is out of reach whatever the evidence. Of latency that shows later.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class Approach:
         self._step = training_step
         self._before: dict[str, float] | None = None
         self._is_met = False
+        if {p.device for p in model.parameters()} >= {t.device for t in tensors_of(example_inputs)}:
+            check_reachable(model, self._budget, example_inputs, training_step)
         # Another model's time is compared with that of this one, which may have shrunk by then.
         self._first = copy.deepcopy(model) if self._budget.latency is not None else None
 

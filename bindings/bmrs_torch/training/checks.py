@@ -42,6 +42,15 @@ def check_options(
         (check_optimizer if shrink else check_trains)(optimizer, model)
 
 
+def check_log(log: object) -> None:
+    """Raise TypeError unless it is a function, or nothing."""
+    if log is not None and not callable(log):
+        raise TypeError(
+            "log must be a function of a dict of floats by name and a number of steps, such as "
+            f"lambda values, step: wandb.log(values, step=step), got {described(log)}"
+        )
+
+
 def check_counts(**counts: object) -> None:
     """Raise unless all of them are whole numbers from 0 on."""
     for name, count in counts.items():
@@ -107,6 +116,17 @@ def check_state(state: object) -> None:
     for key, kind in (("history", list), ("num_structures", Mapping), ("buffers", Mapping)):
         if not isinstance(state[key], kind):
             raise ValueError(f"{key} of a pruner's state is damaged: got {described(state[key])}")
+    for key, is_sound in (("noise", _is_noise), ("misfits", _is_sum)):  # states of earlier versions lack them
+        if state.get(key) is not None and not is_sound(state[key]):
+            raise ValueError(f"{key} of a pruner's state is damaged: got {described(state[key])}")
+
+
+def _is_noise(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, Tensor) for part in value.values())
+
+
+def _is_sum(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], Tensor)
 
 
 def refuse_early_state(optimizer: torch.optim.Optimizer, model: nn.Module, layout: Layout) -> None:

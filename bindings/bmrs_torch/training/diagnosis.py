@@ -84,12 +84,14 @@ class Course:
 
 @dataclass
 class Seen:
-    """What a pruner has seen of a training, for the figures in its warnings."""
+    """What a pruner has seen of a training, for its history and the figures in its warnings."""
 
     minibatches: int = 0
     misfit: Tensor | None = None
     detached: bool = False
     collapsed: set[str] = field(default_factory=set)
+    misfits: tuple[Tensor, int] | None = None
+    """Sum and number of those of the epoch, where they were computed: a step waits for no device."""
 
     def note(self, misfit: Tensor | None) -> None:
         """Count a minibatch, with its loss if that is known; not in a compiled graph: it would be a guard."""
@@ -97,6 +99,20 @@ class Seen:
             self.minibatches += 1
             self.misfit = None if misfit is None else misfit.detach()
             self.detached = misfit is not None and not misfit.requires_grad
+
+    def add(self, misfit: Tensor) -> None:
+        """Take a minibatch's misfit into the mean of the epoch's."""
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        if self.misfits is None:
+            wide = torch.promote_types(misfit.dtype, torch.float32)  # a sum of many in half precision stalls
+            self.misfits = misfit.detach().to(wide), 1
+        else:
+            self.misfits = self.misfits[0] + misfit.detach(), self.misfits[1] + 1
+
+    def mean_misfit(self) -> float | None:
+        """Mean of the epoch's misfits so far, if any is known."""
+        return None if self.misfits is None else self.misfits[0].item() / self.misfits[1]
 
 
 def noise_rate(optimizer: torch.optim.Optimizer | None, model: nn.Module) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,7 @@ from bmrs_torch.training.averages import Averages, unsaved_buffers
 from bmrs_torch.training.checks import (
     check_counts,
     check_example,
+    check_log,
     check_options,
     check_state,
     refuse_early_state,
@@ -38,7 +39,9 @@ from bmrs_torch.training.diagnosis import (
     explain_nothing,
     noise_rate,
 )
+from bmrs_torch.training.history import Entry, Observer, When, scalars_of
 from bmrs_torch.training.schedule import Schedule
+from bmrs_torch.training.telling import where_it_stands
 
 Phase = Literal["pruning", "finetuning"]
 
@@ -87,6 +90,10 @@ class Pruner:
         As of :func:`compact` and :func:`fold`: what training computes, where that needs more than
         `example_inputs`, so that surgery follows it too; and what to do about parameters that the example
         never reaches.
+    log : callable, optional
+        Called with :meth:`scalars` and a number of steps (of epochs, where no steps are counted) each time
+        that the history grows. For W&B it is ``lambda values, step: wandb.log(values, step=step)``, for
+        TensorBoard ``lambda values, step: [writer.add_scalar(k, v, step) for k, v in values.items()]``.
     **rule_options
         Further options of :func:`prune`.
 
@@ -99,7 +106,26 @@ class Pruner:
     num_structures : dict of str to int
         Structures of each noise layer at the beginning.
     history : list of dict
-        One entry for every time that it pruned: "epoch", "step", "pruned", and "kept" by layer.
+        One entry for every epoch and, where the schedule counts steps, one for every time that it pruned; of
+        plain numbers, which JSON takes, and None where there is nothing to tell:
+
+        - "when": what the entry is of, "epoch" or "step"; "epoch", "step": how many were done;
+        - "phase": the one that the epoch was in;
+        - "due": whether it was time to prune; "pruned": how many structures went; "kept": how many are left,
+          by layer; "num_kept": in all;
+        - "costs": when a budget decided, the fractions that are left of those that it limits;
+        - "kl": divergence of all that is kept, in nats; "kl_weight": its weight at last, warm-up included;
+          "misfit": mean of what :meth:`loss` was given in the epoch;
+        - "delta_f": 5, 25, 50, 75 and 95 % quantiles of ΔF over what is kept, in nats, as "q05" to "q95"; for
+          ``"snr"`` and ``"mean"`` theirs, under their name;
+        - "nearest": how far the nearest structure is from the rule, in nats for ΔF, at or below 0 if it would
+          go now; "near": how many are "within_1" nat and "within_10". The best of each layer, which stays in
+          any case, isn't counted;
+        - "next": the first five that would go, each with its "layer", "structure" and "score";
+        - "moved": mean and largest change of μ and log σ of what is kept, since the entry before.
+
+        Criteria of weights, of gradients or of chance are judged only when they are due: those entries hold
+        nothing about scores.
     last_report : PruneReport or None
         What the last pruning in this process did, scores included.
 
@@ -108,6 +134,8 @@ class Pruner:
     ValueError, TypeError
         For options that :func:`prune`, :func:`elbo_loss` or the schedule don't take, or that lack another; an
         optimizer of another model, others of another structure, an example that the model can't take.
+    BudgetError
+        A ValueError: if the budget is out of reach, whatever the evidence.
 
     Warns
     -----
@@ -149,9 +177,11 @@ class Pruner:
         others: Sequence[nn.Module] = (),
         training_step: TrainingStep | None = None,
         unreached: Unreached = "error",
+        log: Callable[[dict[str, float], int], object] | None = None,
         **rule_options: Any,
     ) -> None:
         check_options(model, optimizer, schedule, shrink=shrink, example_inputs=example_inputs)
+        check_log(log)
         layers = noise_layers(model)
         check_rule(criterion, {**rule_options, "budget": budget}, model, example_inputs)
         elbo_loss(
@@ -170,11 +200,14 @@ class Pruner:
         self.criterion, self.rule_options = criterion, rule_options
         self.shrink, self.example_inputs = shrink, example_inputs
         self.steps = self.epochs = 0
-        self.history: list[dict[str, Any]] = []
+        self.history: list[Entry] = []
+        self.log = log
         self.last_report: PruneReport | None = None
         check_unreached(unreached)
         self._surgery: dict[str, Any] = {"training_step": training_step, "unreached": unreached}
         self._seen = Seen()
+        self._rule = {**rule_options, "budget": budget}
+        self._observer = Observer(model, criterion, self._rule, example_inputs)
         self._approach: Approach | None = None
         if budget is not None:
             self._approach = Approach(model, budget, example_inputs, self.schedule, training_step)
@@ -203,9 +236,11 @@ class Pruner:
             `nll_mean` itself when fine-tuning.
         """
         if self.phase == "finetuning":
+            self._seen.add(nll_mean)
             return nll_mean
         loss = self._objective(nll_mean)
         self._seen.note(nll_mean)
+        self._seen.add(nll_mean)
         return loss
 
     def penalty(self) -> Tensor | None:
@@ -237,10 +272,13 @@ class Pruner:
             If next to nothing of a layer is left, with the figures that tell why.
         """
         self.steps += 1
-        return self._prune_if_due("step")
+        report = self._prune_if_due("step")
+        if report is not None:
+            self._take_down("step", report)
+        return report
 
     def end_epoch(self) -> PruneReport | None:
-        """Count an epoch, and prune if it is due.
+        """Count an epoch, prune if it is due, and take down where it stands: see `history`.
 
         Returns
         -------
@@ -255,7 +293,20 @@ class Pruner:
         self.epochs += 1
         if self._waits_for_steps():
             warnings.warn(_NO_STEP, stacklevel=2)
-        return self._prune_if_due("epoch")
+        report = self._prune_if_due("epoch")
+        self._take_down("epoch", report)
+        return report
+
+    def scalars(self) -> dict[str, float]:
+        """The last entry of the history as loggers take it, flat and of plain floats.
+
+        Returns
+        -------
+        dict of str to float
+            ``"bmrs/kl"``, ``"bmrs/delta_f/q50"``, ``"bmrs/kept"`` (in all), ``"bmrs/moved/mu_max"`` and so
+            on; what isn't known is left out. Empty before the first epoch.
+        """
+        return scalars_of(self.history[-1]) if self.history else {}
 
     def finish(self, example_inputs: Any = None) -> nn.Module:
         """Return the smaller network, with the noise folded into its weights; `model` is left as it is.
@@ -306,6 +357,8 @@ class Pruner:
             "layout": Layout.of(self.model).to_json(),
             "buffers": {name: value.clone() for name, value in unsaved_buffers(self.model).items()},
             "others": self._averages.unsaved_buffers(),
+            "noise": self._observer.state_dict(),
+            "misfits": self._seen.misfits,
             "budget": None if self._approach is None else self._approach.state_dict(),
         }
 
@@ -343,6 +396,8 @@ class Pruner:
         if self._approach is not None and state.get("budget") is not None:
             self._approach.load_state_dict(state["budget"])
         self.resume_at(epochs=state["epochs"], steps=state["steps"])
+        self._observer.load_state_dict(state.get("noise"))
+        self._seen.misfits = state.get("misfits")
 
     def resume_at(self, *, epochs: int, steps: int) -> None:
         """Take up a run of which so many epochs and steps are done, with a model loaded by other means.
@@ -354,6 +409,8 @@ class Pruner:
         """
         check_counts(epochs=epochs, steps=steps)
         self.epochs, self.steps = epochs, steps
+        if epochs or steps:
+            self._observer.forget()
         self._fix_noise()
 
     def _prune_if_due(self, unit: str) -> PruneReport | None:
@@ -364,16 +421,51 @@ class Pruner:
         report = self._pruned()
         self._averages.take_masks(self.model)
         self.last_report = report
-        kept = {layer.name: layer.num_kept for layer in report.layers}
-        self.history.append(
-            {"epoch": self.epochs, "step": self.steps, "pruned": report.pruned_now, "kept": kept}
-        )
         if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
+            self._observer.measure_movement()
             options = {"optimizer": self.optimizer, "others": self._averages.parts, **self._surgery}
             become(self.model, compact(self.model, self.example_inputs, **options))
+            self._observer.forget_coupling()
         self._fix_noise()
-        self._warn_of_collapse(report)
         return report
+
+    def _take_down(self, when: When, report: PruneReport | None) -> None:
+        """Add an entry to the history, tell the logger, and warn if next to nothing is left."""
+        before = max(self.done - 1, 0)  # what the last minibatch was trained as
+        finetuned = self.schedule.finetunes(before)
+        self.history.append(
+            {
+                "when": when,
+                "epoch": self.epochs,
+                "step": self.steps,
+                "phase": "finetuning" if finetuned else "pruning",
+                "due": report is not None,
+                "pruned": 0 if report is None else report.pruned_now,
+                "costs": None if report is None or report.spending is None else report.spending.fractions,
+                "kl_weight": 0.0 if finetuned else self.kl_weight * self.schedule.kl_factor(before),
+                "misfit": self._seen.mean_misfit(),
+                **self._observer.entry(finetuning=self.phase == "finetuning"),
+            }
+        )
+        if when == "epoch":
+            self._seen.misfits = None
+        if self.log is not None:
+            self.log(self.scalars(), self.steps or self.epochs)
+        if report is not None:
+            self._warn_of_collapse(report)
+
+    def __repr__(self) -> str:
+        return where_it_stands(
+            self.model,
+            self.history,
+            self.schedule,
+            criterion=self.criterion,
+            options=self._rule,
+            epochs=self.epochs,
+            steps=self.steps,
+            kl_weight=self.kl_weight,
+            num_structures=sum(self.num_structures.values()),
+        )
 
     def _pruned(self) -> PruneReport:
         if self._approach is not None:

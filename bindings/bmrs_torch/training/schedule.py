@@ -72,6 +72,14 @@ class Schedule:
             return done == self.finetune_from
         return done >= max(self.start, 1) and done % self.every == 0
 
+    def next_due(self, done: int) -> int | None:
+        """How many will be done when it is due next; None if it won't be any more."""
+        if self.finetunes(done):
+            return None
+        first = max(self.start, 1, done + 1)
+        due = first + -first % self.every
+        return due if self.finetune_from is None else min(due, self.finetune_from)
+
     def finetunes(self, done: int) -> bool:
         """Whether fine-tuning has begun when so many are done."""
         return self.finetune_from is not None and done >= self.finetune_from

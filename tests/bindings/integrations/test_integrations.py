@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +144,11 @@ class TestLightning:
         assert callback.pruner.model is module.net
         assert callback.pruner.epochs == 3
         assert callback.pruner.steps == 3 * NUM_SAMPLES // BATCH
-        assert [entry["epoch"] for entry in callback.pruner.history] == [1, 2]
+        assert [entry["epoch"] for entry in callback.pruner.history if entry["due"]] == [1, 2]
         assert sum(kept(module.net)) == 4
-        assert trainer.callback_metrics["bmrs_kept"] == 4
+        logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        assert logged == pytest.approx(callback.pruner.scalars())  # Lightning holds them in float32
+        assert logged["bmrs/kept"] == 4
         for ours, theirs in zip(module.net.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs)
         assert callback.pruner.finish(data().tensors[0])[0].out_features == 4
@@ -169,7 +173,7 @@ class TestLightning:
         trainer.save_checkpoint(tmp_path / "run.ckpt")
         again, callback, _ = self.fit(pl, tmp_path, 3, resume=str(tmp_path / "run.ckpt"))
         assert callback.pruner.epochs == 3
-        assert [entry["epoch"] for entry in callback.pruner.history] == [1, 2]
+        assert [entry["epoch"] for entry in callback.pruner.history if entry["due"]] == [1, 2]
         assert kept(again.net) == kept(first.net)
         noise = [next(iter(noise_layers(m.net).values())) for m in (first, again)]
         assert noise[1].fixed
@@ -198,7 +202,18 @@ class TestTransformers:
         for name in ("transformers", "accelerate"):
             pytest.importorskip(name, reason="pip install 'bmrs-pruning[integrations]'")
 
-    def fit(self, folder: Path, epochs: int, resume: bool = False, **arguments: Any) -> tuple[Tabular, Any]:
+    def fit(self, folder: Path, epochs: int, resume: bool = False) -> tuple[Tabular, Any]:
+        return self.trained(folder, epochs, resume)[:2]
+
+    def trained(
+        self,
+        folder: Path,
+        epochs: int,
+        resume: bool = False,
+        before: Sequence[Any] = (),
+        reports: bool = False,
+        **arguments: Any,
+    ) -> tuple[Tabular, Any, Any]:
         from transformers import Trainer, TrainingArguments
 
         from bmrs_torch.integrations.transformers import PruningCallback
@@ -215,25 +230,27 @@ class TestTransformers:
             "lr_scheduler_type": "constant",
             "train_sampling_strategy": "sequential",
         }
-        model, callback = Tabular(), PruningCallback(**OPTIONS)
+        trainer: Any = None
+        options = OPTIONS | ({"log": lambda values, _: trainer.log(values)} if reports else {})
+        model, callback = Tabular(), PruningCallback(**options)
         optimizer = torch.optim.Adam(parameter_groups(model, lr=0.01))
         rows = [{"x": x, "labels": y} for x, y in zip(*data().tensors, strict=True)]
         trainer = Trainer(
             model,
             TrainingArguments(str(folder), **(settings | arguments)),
             train_dataset=rows,
-            callbacks=[callback],
+            callbacks=[*before, callback],
             optimizers=(optimizer, None),
         )
         torch.manual_seed(5)
         trainer.train(resume_from_checkpoint=resume or None)
-        return model, callback
+        return model, callback, trainer
 
     def test_it_trains_and_prunes_as_a_loop_of_ones_own_does(self, tmp_path: Path) -> None:
         model, callback = self.fit(tmp_path, 3)
         assert callback.pruner.epochs == 3
         assert callback.pruner.steps == 3 * NUM_SAMPLES // BATCH
-        assert [entry["epoch"] for entry in callback.pruner.history] == [1, 2]
+        assert [entry["epoch"] for entry in callback.pruner.history if entry["due"]] == [1, 2]
         assert sum(kept(model)) == 4
         assert noise_layers(model)["net.0.noise"].fixed
         assert kept(model) == kept(by_hand(3))
@@ -242,11 +259,38 @@ class TestTransformers:
         first, _ = self.fit(tmp_path, FINETUNE_FROM)
         again, callback = self.fit(tmp_path, 3, resume=True)
         assert (callback.pruner.epochs, callback.pruner.steps) == (3, 3 * NUM_SAMPLES // BATCH)
-        assert callback.pruner.history == []
+        assert [entry["epoch"] for entry in callback.pruner.history] == [3]
         assert kept(again) == kept(first)
         noise = [next(iter(noise_layers(m).values())) for m in (first, again)]
         assert noise[1].fixed
         assert torch.equal(noise[0].mu, noise[1].mu)
+
+    def test_where_it_stands_is_in_the_log_of_the_trainer_beside_its_own(self, tmp_path: Path) -> None:
+        _, callback, trainer = self.trained(tmp_path, 2, logging_strategy="epoch")
+        ours = [entry for entry in trainer.state.log_history if "bmrs/kl" in entry]
+        assert [(entry["epoch"], entry["step"]) for entry in ours] == [(1.0, 4), (2.0, 8)]
+        assert ours[-1].items() >= (callback.pruner.scalars() | {"bmrs/kept": 4.0}).items()
+        assert sum("loss" in entry for entry in trainer.state.log_history) == 2
+        saved = json.loads((tmp_path / "checkpoint-8" / "trainer_state.json").read_text())
+        assert [entry for entry in saved["log_history"] if "bmrs/kl" in entry] == ours
+
+    def test_all_that_the_trainer_reports_to_is_told_by_its_own_log(self, tmp_path: Path) -> None:
+        from transformers import TrainerCallback
+
+        told: list[dict[str, float]] = []
+
+        class Reporting(TrainerCallback):
+            """As those of W&B and TensorBoard, which are called before any of one's own."""
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+                told.append(dict(logs))
+
+        _, callback, trainer = self.trained(
+            tmp_path, 2, before=[Reporting()], reports=True, logging_strategy="epoch"
+        )
+        assert [set(logs) & {"loss", "bmrs/kl"} for logs in told[:4]] == [{"bmrs/kl"}, {"loss"}] * 2
+        assert told[2].items() >= callback.pruner.scalars().items()
+        assert sum("bmrs/kl" in entry for entry in trainer.state.log_history) == 2
 
     def test_an_optimizer_that_does_not_train_the_noise_is_warned_of(self) -> None:
         from bmrs_torch.integrations.transformers import PruningCallback

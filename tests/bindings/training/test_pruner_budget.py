@@ -92,17 +92,15 @@ def test_a_resumed_run_keeps_to_the_network_as_it_was_at_first(resumed_at: int) 
         assert torch.equal(ours.mu, theirs.mu)
 
 
-def test_what_does_not_go_together_is_refused_at_once_and_what_is_out_of_reach_when_it_is_due() -> None:
+def test_what_does_not_go_together_and_what_is_out_of_reach_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="takes the place of tolerance"):
         pruner_of(network(), tolerance=1.0)
     with pytest.raises(ValueError, match="a budget needs example_inputs"):
         pruner_of(network(), example_inputs=None)
     with pytest.raises(ValueError, match="at least one cost"):
         pruner_of(network(), {})
-    pruner = pruner_of(network(), Budget(macs=0.001))
     with pytest.raises(BudgetError, match="out of reach"):
-        epoch(pruner)
-    assert all(bool(layer.kept().all()) for layer in noise_layers(pruner.model).values())
+        pruner_of(network(), Budget(macs=0.001))
 
 
 def test_options_of_scores_go_along() -> None:
