@@ -39,7 +39,7 @@ class Effort:
     noise_steps : int
         Of them, with noise.
     lr : float
-        The highest of the weights in the recovery.
+        The highest of the weights.
     noise_lr : float
         Of the noise.
     """
@@ -48,11 +48,6 @@ class Effort:
     noise_steps: int
     lr: float
     noise_lr: float
-
-    @property
-    def weights_lr(self) -> float:
-        """Of the weights while the noise learns: half the highest, as there is no cycle there."""
-        return self.lr / 2
 
 
 def usual_effort(
@@ -77,7 +72,7 @@ def usual_effort(
     lr : float, optional
         By default 0.002.
     noise_lr : float, optional
-        By default five times `lr`, ten times what the weights learn with meanwhile. Where a rule decides, not
+        By default five times `lr`. Where a rule decides, not
         a budget, at least so much that log σ can go as far as the rule wants to see, up to 0.05.
     to_budget : bool
         Whether there is a budget.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.progress import Progress
+from bmrs_torch.training.effort import Effort
 from bmrs_torch.training.parameter_groups import parameter_groups
 from bmrs_torch.training.pruner import Pruner
-from bmrs_torch.training.recovery import Batches, check_finite
+from bmrs_torch.training.recovery import Batches, check_finite, one_cycle
 from bmrs_torch.training.schedule import Schedule
 
 __all__ = ["learn_and_prune", "pruning_dates"]
@@ -42,9 +45,7 @@ def learn_and_prune(
     batches: Batches,
     loss: Loss,
     *,
-    steps: int,
-    lr: float,
-    noise_lr: float,
+    effort: Effort,
     fixed_weights: bool,
     progress: Progress,
     **options: Any,
@@ -59,9 +60,8 @@ def learn_and_prune(
         Of minibatches; gone through as often as the steps need it.
     loss : callable
         From a network and a minibatch to the mean negative log-likelihood.
-    steps : int
-    lr, noise_lr : float
-        Learning rates of Adam, of the weights and of the noise.
+    effort : Effort
+        How long, and how fast. The weights go through the first part of one cycle of learning rates.
     fixed_weights : bool
         Whether the noise alone learns, and the network otherwise runs as in evaluation.
     progress : Progress
@@ -78,13 +78,13 @@ def learn_and_prune(
         Of each pruning.
     """
     with _noise_alone_learns(noisy) if fixed_weights else contextlib.nullcontext():
-        groups = parameter_groups(noisy, lr, noise_lr / lr)
+        groups = parameter_groups(noisy, effort.lr, effort.noise_lr / effort.lr)
         optimizer = torch.optim.Adam([group for group in groups if group["params"]])
         pruner = Pruner(noisy, optimizer, **options)
         if not fixed_weights:
             noisy.train()
         reports: list[PruneReport] = []
-        misfits = list(_steps(pruner, optimizer, batches, loss, steps, progress, reports))
+        misfits = list(_steps(pruner, optimizer, batches, loss, effort, progress, reports))
         for layer in noise_layers(noisy).values():
             layer.fix(False)
         return pruner, misfits, reports
@@ -95,12 +95,13 @@ def _steps(
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     loss: Loss,
-    steps: int,
+    effort: Effort,
     progress: Progress,
     reports: list[PruneReport],
 ) -> Iterator[float]:
+    cycle = LambdaLR(optimizer, [partial(_rate, group["name"], effort) for group in optimizer.param_groups])
     with torch.enable_grad():
-        for step, batch in enumerate(_stream(batches, steps), start=1):
+        for step, batch in enumerate(_stream(batches, effort.noise_steps), start=1):
             misfit = loss(pruner.model, batch)
             if step == 1:
                 _check_dependence(misfit, pruner.model)
@@ -110,10 +111,16 @@ def _steps(
             optimizer.zero_grad()
             objective.backward()
             optimizer.step()
+            cycle.step()
             report = pruner.step()
             reports += [] if report is None else [report]
             progress.advance(1)
             yield value
+
+
+def _rate(group: str, effort: Effort, step: int) -> float:
+    """That of the weights goes up and down over all steps, that of the noise stays."""
+    return one_cycle(step, effort.steps) if group == "weights" else 1.0
 
 
 def _stream(batches: Batches, steps: int) -> Iterator[Any]:

@@ -145,8 +145,8 @@ def prune_trained(
         How many of all steps are with noise. By default those of one epoch, but at least 200, at most 1,000,
         and at most a quarter of all.
     lr : float, optional
-        The highest learning rate of the weights, to which it rises at first and from which it falls to 0;
-        with noise they learn at half of it. By default 0.002.
+        The highest learning rate of the weights: in one cycle over all steps it rises to that within a tenth
+        of them, and then falls to 0. By default 0.002.
     noise_lr : float, optional
         Of the noise; by default five times `lr`, and without a budget at least 25 / steps, up to 0.05,
         without which log σ couldn't go as far as the rule wants to see.
@@ -167,8 +167,8 @@ def prune_trained(
         With `validate`: after so many epochs that were no better it ends.
     optimizer : callable, optional
         From the parameters of the smaller network to what trains it, ``lambda p: SGD(p, 0.1, momentum=0.9)``;
-        its learning rates are the highest, and `lr` is that of the weights with noise, times two. By default
-        AdamW without decay.
+        its learning rates are the highest; with noise it is Adam at `lr` in any case. By default AdamW
+        without decay.
     folder : str or path-like, optional
         Where it keeps how far it is, after the noise and after each epoch: called again with the same
         arguments it goes on there, to the bit where the minibatches come from torch's, NumPy's or Python's
@@ -270,6 +270,7 @@ def prune_trained(
         make(run.smaller.parameters()),
         validate,
         patience,
+        before=0 if fixed_weights else effort.noise_steps,
     )
     return run.recover(recovery, before)
 
@@ -307,9 +308,7 @@ class _Run:
                 self._noisy,
                 self._batches,
                 self._loss,
-                steps=number,
-                lr=self._effort.weights_lr,
-                noise_lr=self._effort.noise_lr,
+                effort=self._effort,
                 progress=progress,
                 budget=budget,
                 schedule=pruning_dates(number, gradually=budget is not None),

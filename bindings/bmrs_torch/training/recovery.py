@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.surgery.progress import Progress
@@ -41,20 +42,16 @@ START = 25.0
 """What part of the highest learning rate the first one is, as of OneCycleLR."""
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Learning rates that rise to what they are within a tenth of the steps, then fall to 0 (Smith, 2018).
+def one_cycle(step: int, steps: int) -> float:
+    """What part of the highest learning rate a step of so many takes (Smith, 2018).
 
-    Both along a half cosine.
+    It rises within a tenth of the steps, then falls to 0, both along a half cosine.
     """
     top = max(1, round(WARM_UP * steps))
-
-    def factor(step: int) -> float:
-        if step < top:
-            low = 1 / START
-            return low + (1 - low) * (1 - math.cos(math.pi * step / top)) / 2
-        return (1 + math.cos(math.pi * min(1.0, (step - top) / max(1, steps - top)))) / 2
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    if step < top:
+        low = 1 / START
+        return low + (1 - low) * (1 - math.cos(math.pi * step / top)) / 2
+    return (1 + math.cos(math.pi * min(1.0, (step - top) / max(1, steps - top)))) / 2
 
 
 @torch.no_grad()
@@ -101,6 +98,8 @@ class Recovery:
         From a network and a minibatch to a scalar.
     total : int
         How many steps.
+    before : int
+        How many steps of the same cycle were done before.
     optimizer : torch.optim.Optimizer
         Of the model's parameters, with the highest learning rates.
     validate : callable, optional
@@ -116,11 +115,13 @@ class Recovery:
     optimizer: torch.optim.Optimizer
     validate: Validate | None = None
     patience: int | None = None
+    before: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
 
     def __post_init__(self) -> None:
-        self._scheduler = one_cycle(self.optimizer, self.total)
+        cycle = self.before + self.total
+        self._scheduler = LambdaLR(self.optimizer, lambda step: one_cycle(self.before + step, cycle))
         self._best: dict[str, Tensor] | None = None
         self._best_score, self._since_best = -math.inf, 0
 

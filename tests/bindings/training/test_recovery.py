@@ -47,7 +47,7 @@ DATA = _data()
 
 def accuracy(model: nn.Module) -> float:
     x, y = DATA.tensors
-    return (model(x).argmax(1) == y).float().mean().item()
+    return float((model(x).argmax(1) == y).float().mean())
 
 
 def shrink(model: nn.Module, loss: Any = misfit, **options: Any) -> Any:
@@ -144,7 +144,7 @@ def test_a_teacher_is_learnt_from_instead_of_the_labels() -> None:
         for parameter in contrary[-1].parameters():
             parameter.neg_()
     states = {name: value.clone() for name, value in contrary.state_dict().items()}
-    ample: dict[str, Any] = {"budget": Budget(macs=0.8), "epochs": 40}
+    ample: dict[str, Any] = {"budget": Budget(macs=0.8), "epochs": 40, "lr": 0.02}
     result = shrink(trained(), teacher=Distillation(contrary, weight=1.0), **ample)
     assert accuracy(shrink(trained(), **ample).model.eval()) > 0.75
     assert accuracy(result.model.eval()) < 0.25
@@ -167,8 +167,8 @@ def test_a_teacher_that_the_loss_never_asks_is_an_error() -> None:
     ],
 )
 def test_bad_distillation_is_refused(options: Any, error: type[Exception], message: str) -> None:
+    given: dict[str, Any] = {"teacher": trained()}
     with pytest.raises(error, match=message):
-        given: dict[str, Any] = {"teacher": trained()}
         Distillation(**(given | options))
 
 
@@ -190,18 +190,28 @@ def test_the_divergence_is_between_classes_where_they_are() -> None:
         torch.testing.assert_close(penalty, expected)
 
 
-def test_rates_rise_and_fall_as_one_cycle() -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
-    schedule = one_cycle(optimizer, 100)
-    rates = []
-    for _ in range(100):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
+def test_rates_rise_and_fall_in_one_cycle() -> None:
+    rates = [one_cycle(step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(1 / 25)
     assert max(rates) == rates[10] == 1.0
     assert rates == sorted(rates[:10]) + sorted(rates[10:], reverse=True)
-    assert optimizer.param_groups[0]["lr"] == 0.0
+    assert rates[100] == 0.0
+
+
+def test_weights_learn_in_one_cycle_from_the_noise_to_the_end() -> None:
+    rates: list[float] = []
+
+    class Noting(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    shrink(trained(), optimizer=lambda parameters: Noting(parameters, lr=0.01), epochs=10)
+    # Of 60 steps 15 are with noise, by an optimizer of its own.
+    assert rates == pytest.approx([0.01 * one_cycle(step, 60) for step in range(15, 60)])
+    rates.clear()
+    shrink(trained(), optimizer=lambda parameters: Noting(parameters, lr=0.01), epochs=10, fixed_weights=True)
+    assert rates == pytest.approx([0.01 * one_cycle(step, 45) for step in range(45)])
 
 
 def test_the_usual_effort_follows_the_number_of_samples() -> None:
