@@ -101,6 +101,35 @@ def test_costs_of_an_encoder_with_heads_and_of_a_recurrent_network_are_predicted
     assert_predicted(insert_noise(encoder, tokens), tokens)
 
 
+class FusedAttention(nn.Module):
+    """Queries, keys and values of one layer, as vision transformers have them."""
+
+    def __init__(self, width: int = 16, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, width // heads
+        self.norm, self.qkv, self.proj = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        samples, positions, _ = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(samples, positions, 3, self.heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        answer: Tensor = x + self.proj(mixed.transpose(1, 2).flatten(2))
+        return answer
+
+
+def test_costs_of_heads_of_one_fused_layer_are_predicted_exactly() -> None:
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16))
+    tokens = torch.randn(2, 5, 16)
+    model = insert_noise(nn.Sequential(FusedAttention(), mlp), tokens, where="heads and neurons")
+    assert_predicted(model, tokens)
+
+
 def test_removal_of_one_structure_after_another_saves_what_the_whole_formula_says() -> None:
     torch.manual_seed(0)
     found = search(residual().eval(), PICTURES, Budget(macs=0.5, bytes=0.5))
