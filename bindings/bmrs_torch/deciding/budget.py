@@ -38,7 +38,8 @@ _BYTES = {
     "MiB": 2.0**20,
     "GiB": 2.0**30,
 }
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6}
+_GREEK_MU = "\u03bcs"  # beside the micro sign, which looks the same
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, _GREEK_MU: 1e-6}
 
 MEASURES = {
     "macs": Measure("multiply-adds", _NUMBERS),
@@ -185,7 +186,7 @@ def _parsed(name: str, text: str) -> Limit:
     found = _TEXT.fullmatch(text)
     units = MEASURES[name].units
     if found is None or found[2] not in {"%", *units}:
-        known = ", ".join(unit for unit in ("%", *units) if unit)
+        known = ", ".join(unit for unit in ("%", *units) if unit and unit != _GREEK_MU)
         raise ValueError(
             f"{name} of a budget, as a text, must be a number and one of the units {known} "
             f"({_EXAMPLES[name]}, for instance), got {text!r}"
@@ -220,8 +221,8 @@ def shown(name: str, value: float) -> str:
     ('2.5 M multiply-adds', '4 MB', '5.1 ms of latency')
     """
     if name == "latency":
-        factor, unit = (1e3, "ms") if value >= 1e-3 else (1e6, "µs")
-        return f"{value * factor:.4g} {unit} of latency"
+        unit = "s" if value >= 1 else "ms" if value >= 1e-3 else "µs"
+        return f"{value / _SECONDS[unit]:.4g} {unit} of latency"
     prefix = next((p for p in ("T", "G", "M", "k") if value >= _NUMBERS[p]), "")
     number = f"{value / _NUMBERS[prefix]:.4g}"
     if name == "bytes":

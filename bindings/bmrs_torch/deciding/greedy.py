@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Course", "take_away"]
+__all__ = ["Choice", "take_away"]
 
 _ROUNDING = 1 + 1e-12
 """Of sums of some thousand products in float64, which are whole numbers but for rounding."""
 
 
 @dataclass(frozen=True)
-class Course:
+class Choice:
     """What was taken away.
 
     Attributes
@@ -49,7 +49,7 @@ class Course:
 
 def take_away(
     formula: Formula, limits: Floats, removals: Removals, losses: Floats, gone: Bools, layers: Sequence[Ints]
-) -> Course:
+) -> Choice:
     """Choose one removal after the other, by what is lost for what is saved in the network as it then is.
 
     Of several costs the savings are added up, each relative to how much of it is still too much. Removals
@@ -82,7 +82,7 @@ def take_away(
     if taken and not (state.costs > limits * _ROUNDING).any():
         returned = state.give_back(taken[:-1], limits * _ROUNDING)
         taken = [number for number in taken if number not in returned]
-    return Course(state.gone, taken, state.costs, not (state.costs > limits * _ROUNDING).any())
+    return Choice(state.gone, taken, state.costs, not (state.costs > limits * _ROUNDING).any())
 
 
 class _State:

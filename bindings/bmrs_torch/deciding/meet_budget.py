@@ -14,7 +14,7 @@ from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import trained
 from bmrs_torch.costs.terms import Formula
 from bmrs_torch.deciding.budget import Budget, BudgetError, shown
-from bmrs_torch.deciding.greedy import Course, take_away
+from bmrs_torch.deciding.greedy import Choice, take_away
 from bmrs_torch.deciding.removals import class_losses, find_removals
 from bmrs_torch.deciding.spending import Spending
 from bmrs_torch.deciding.trial import Meter, folded, made_smaller
@@ -105,7 +105,10 @@ def check_reachable(
     model: nn.Module, budget: Budget, example_inputs: Any, training_step: TrainingStep | None = None
 ) -> None:
     """Raise BudgetError if a budget is out of reach, whatever the evidence; latencies are not looked at."""
-    budget = Budget(**{**vars(budget), "latency": None}) if budget.latency is not None else budget
+    counted = {name: amount for name, amount in vars(budget).items() if name != "latency" and amount}
+    if not counted:
+        return
+    budget = Budget(**counted)
     worth = {name: np.zeros(layer.num_structures) for name, layer in noise_layers(model).items()}
     search = _Search(unwrapped(model), worth, budget, example_inputs, training_step)
     if search.predicted(steps=1) is None:
@@ -133,7 +136,9 @@ class _Search:
         self._reasons: dict[int, str] = {}
         self._nothing = np.zeros(self._selection.network.labels.number, dtype=np.bool_)
         whole = model if budget.latency is None else folded(model, example_inputs, training_step)
-        self._meter = Meter(list(budget.limits()), example_inputs, whole if reference is None else reference)
+        self._meter = Meter(
+            budget, example_inputs, whole if reference is None else reference, (before or {}).get("latency")
+        )
         self._whole = self._meter.measure(whole)
         self.before = dict(self._whole if before is None else before)
         self._limits = {name: limit.of(self.before[name]) for name, limit in budget.limits().items()}
@@ -146,8 +151,8 @@ class _Search:
         """
         now = self._formula.costs(self._masked(self._dead(self._possible())))
         limits = np.array(list(self._limits.values()))
-        course = self._choose(np.where(now > limits, now * (limits / now) ** (1 / steps), limits))
-        return (course.gone, self._named(course.costs)) if course.met else None
+        choice = self._choose(np.where(now > limits, now * (limits / now) ** (1 / steps), limits))
+        return (choice.gone, self._named(choice.costs)) if choice.met else None
 
     def run(self) -> tuple[Bools, dict[str, float]]:
         """Which classes are gone in the end, by representative, and what is left then costs, measured."""
@@ -159,27 +164,27 @@ class _Search:
         best: tuple[float, Bools, dict[str, float]] | None = None
         trials = misses = 0
         while True:
-            course = self._choose(aims)
-            small, refused = self._try(course.gone)
+            choice = self._choose(aims)
+            small, refused = self._try(choice.gone)
             if refused:
                 self._refuse(refused)
                 continue
             trials += 1
             reached = self._meter.measure(small)
             if all(reached[name] <= limit for name, limit in self._limits.items()):
-                loss = float(self._losses[course.gone].sum())
-                again = best is not None and np.array_equal(best[1], course.gone)
-                best = min(filter(None, (best, (loss, course.gone, reached))), key=lambda each: each[0])
-                if again or self._is_enough(course, reached) or trials >= _TRIALS:
+                loss = float(self._losses[choice.gone].sum())
+                again = best is not None and np.array_equal(best[1], choice.gone)
+                best = min(filter(None, (best, (loss, choice.gone, reached))), key=lambda each: each[0])
+                if again or self._is_enough(choice, reached) or trials >= _TRIALS:
                     return best[1:]
-            elif not course.met or (best is not None and trials >= _TRIALS):
+            elif not choice.met or (best is not None and trials >= _TRIALS):
                 if best is not None:
                     return best[1:]
                 raise BudgetError(self._out_of_reach(reached))
             else:
                 misses += trials > 1
-            self._fit(small, course.gone, reached)
-            wrong = np.array(list(reached.values())) - self._formula.costs(course.gone)
+            self._fit(small, choice.gone, reached)
+            wrong = np.array(list(reached.values())) - self._formula.costs(choice.gone)
             aims = limits - wrong
             if self._meter.timed:
                 aims[number] *= _CLOSE**misses
@@ -192,11 +197,11 @@ class _Search:
             kept[name] &= ~gone[network.labels.roots(labels)]
         return kept
 
-    def _is_enough(self, course: Course, reached: dict[str, float]) -> bool:
+    def _is_enough(self, choice: Choice, reached: dict[str, float]) -> bool:
         """Whether what is low enough isn't lower than was meant: times hardly, numbers not at all."""
-        if not course.taken:
+        if not choice.taken:
             return True
-        expected = self._named(course.costs)
+        expected = self._named(choice.costs)
         exact = all(abs(expected[n] - reached[n]) < 0.5 for n in reached if n != "latency")
         return exact and not (self._meter.timed and reached["latency"] < _CLOSE * self._limits["latency"])
 
@@ -209,7 +214,7 @@ class _Search:
         whole = np.array(list(self._whole.values()))
         self._formula.fixed += np.where(counted, whole - self._formula.costs(self._nothing), 0.0)
 
-    def _choose(self, limits: Floats) -> Course:
+    def _choose(self, limits: Floats) -> Choice:
         """The removals by the formula, but for those that are refused."""
         network = self._selection.network
         roots = network.labels.roots
@@ -218,12 +223,12 @@ class _Search:
             dead = self._dead(possible)
             removals = find_removals(self._selection, possible - dead, self._losses)
             layers = [roots(labels[self.kept[name]]) for name, labels in network.gates.items()]
-            course = take_away(self._formula, limits, removals, self._losses, self._masked(dead), layers)
-            chosen = set(np.flatnonzero(course.gone).tolist())
+            choice = take_away(self._formula, limits, removals, self._losses, self._masked(dead), layers)
+            chosen = set(np.flatnonzero(choice.gone).tolist())
             settled = self._selection.only(chosen, {})
             uneven = chosen - settled.removable
             if not uneven:
-                return course
+                return choice
             self._reasons.update({root: settled.reasons[root] for root in uneven})
 
     def _possible(self) -> set[int]:

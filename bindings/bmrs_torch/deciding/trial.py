@@ -17,6 +17,7 @@ from bmrs_torch.costs.counting import count_bytes, count_macs, count_plain_param
 from bmrs_torch.costs.latency import latency_terms, module_times
 from bmrs_torch.costs.measuring import median_ratio, take_times
 from bmrs_torch.costs.terms import Term, byte_terms, mac_terms, parameter_terms
+from bmrs_torch.deciding.budget import Budget
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.fold import NotFoldableError, fold
 from bmrs_torch.surgery.plan_compaction import CompactionPlan, select
@@ -63,13 +64,16 @@ class Meter:
 
     Parameters
     ----------
-    names : list of str
-        Of the costs.
+    budget : Budget
+        Its costs are measured.
     example_inputs : Tensor, tuple, list or dict
         On which networks are run.
     reference : nn.Module or None
         The network with nothing pruned, without noise, where latency is one of the costs: it is timed in
         turns with each other one.
+    typical : float, optional
+        Seconds that it is said to take, to which a fraction of latency refers; by default what it takes at
+        first.
 
     Attributes
     ----------
@@ -77,10 +81,18 @@ class Meter:
         Whether latency is one of the costs.
     """
 
-    def __init__(self, names: list[str], example_inputs: Any, reference: nn.Module | None) -> None:
-        self._names, self._inputs, self._reference = names, example_inputs, reference
-        self._typical: float | None = None
-        self.timed = "latency" in names
+    def __init__(
+        self,
+        budget: Budget,
+        example_inputs: Any,
+        reference: nn.Module | None,
+        typical: float | None = None,
+    ) -> None:
+        limits = budget.limits()
+        self._names, self._inputs, self._reference = list(limits), example_inputs, reference
+        self._typical = typical
+        self.timed = "latency" in limits
+        self._in_turns = self.timed and limits["latency"].is_fraction
 
     def plain(self, model: nn.Module, step: TrainingStep | None) -> nn.Module:
         """The model as it ships, as far as the costs depend on that.
@@ -104,13 +116,15 @@ class Meter:
             return count_macs(model, self._inputs)[""]
 
     def _latency(self, model: nn.Module) -> float:
-        """Seconds, as many as the reference took at first times the ratio of both in rounds of turns.
+        """Seconds; for a fraction as many as the reference took at first, times the ratio of both in turns.
 
-        So a machine that is slower for a while makes no difference.
+        So a machine that is slower for a while makes no difference to it.
         """
         assert self._reference is not None
         with in_mode(self._reference, training=False), in_mode(model, training=False):
             own, others = take_times((model, self._reference), self._inputs, seconds=_SECONDS)
+        if not self._in_turns:
+            return statistics.median(own)
         if self._typical is None:
             self._typical = statistics.median(others)
         return self._typical * median_ratio(own, others)

@@ -15,6 +15,7 @@ from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.deciding.prune_to_budget import prune_to_budget
 from bmrs_torch.deciding.scores import scores
 from bmrs_torch.deciding.trial import folded
+from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.training.schedule import Schedule
 
 __all__ = ["Approach"]
@@ -61,9 +62,6 @@ class Approach:
     def prune(self, model: nn.Module, criterion: str, done: int, options: Mapping[str, Any]) -> PruneReport:
         """Prune as much as is due when so many epochs or steps are done; options are those of `prune`."""
         of_scores = {name: options[name] for name in ("p1", "p2", "seed") if name in options}
-        if self._first is not None:
-            device = next(model.parameters()).device  # it may have been moved since the pruner was made
-            self._first = folded(self._first.to(device), self._inputs, self._step)
         report = prune_to_budget(
             model,
             scores(model, criterion, example_inputs=self._inputs, **of_scores),
@@ -71,7 +69,7 @@ class Approach:
             self._inputs,
             training_step=self._step,
             before=self._before,
-            reference=self._first,
+            reference=self._reference(model),
             steps=self._steps_left(done),
             tried=not self._is_met,
         )
@@ -79,6 +77,16 @@ class Approach:
         self._before = report.spending.before
         self._is_met = self._is_met or report.spending.measured
         return report
+
+    def _reference(self, model: nn.Module) -> nn.Module | None:
+        """The network as it was at first, without noise, where the model is now."""
+        if self._first is None:
+            return None
+        first = self._first.to(next(model.parameters()).device)
+        if any(isinstance(module, MultiplicativeNoise) for module in first.modules()):
+            first = folded(first, self._inputs, self._step)
+        self._first = first
+        return first
 
     def _steps_left(self, done: int) -> int:
         """How many prunings are due from now until fine-tuning begins, the one now counted in."""

@@ -194,6 +194,8 @@ def explain_nothing(report: PruneReport | None, course: Course, due: str = "") -
     )
     if report is None:
         return f"{said}: it was never due. {due}"
+    if report.spending is not None:
+        return f"{said}: {report.spending}"
     if report.nearest is None:
         return f"{said}: the rule is to {report.rule}, which rounds to no structure more"
     layer, score = report.nearest

@@ -38,7 +38,11 @@ class Residual(nn.Module):
 
 
 def residual() -> nn.Module:
-    return insert_noise(Residual(), PICTURES)
+    return insert_noise(Residual(), PICTURES, where=["stem.1", "blocks.*.1", "blocks.*.3"])
+
+
+def streams() -> nn.Module:
+    return insert_noise(Residual(), PICTURES, where="streams")
 
 
 def grouped() -> nn.Module:
@@ -65,16 +69,18 @@ def assert_predicted(model: nn.Module, inputs: Tensor) -> None:
     before = np.array(list(found.before.values()))
     least = found._choose(np.zeros(3)).costs
     for share in (2 / 3, 1 / 3, 0.0):
-        course = found._choose(least + share * (before - least))
-        assert course.taken
-        small, refused = found._try(course.gone)
+        choice = found._choose(least + share * (before - least))
+        assert choice.taken
+        small, refused = found._try(choice.gone)
         assert not refused
         # Whole numbers, as products of which some were divided by others.
-        np.testing.assert_allclose(course.costs, list(found._meter.measure(small).values()), rtol=1e-12)
+        np.testing.assert_allclose(choice.costs, list(found._meter.measure(small).values()), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
-    "network", [residual, grouped, grouped_transposed, depthwise, *REMOVABLE], ids=lambda p: p.__name__
+    "network",
+    [residual, streams, grouped, grouped_transposed, depthwise, *REMOVABLE],
+    ids=lambda p: p.__name__,
 )
 def test_costs_of_what_is_left_are_predicted_exactly(network: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
@@ -95,8 +101,37 @@ def test_costs_of_an_encoder_with_heads_and_of_a_recurrent_network_are_predicted
     assert_predicted(insert_noise(encoder, tokens), tokens)
 
 
+class FusedAttention(nn.Module):
+    """Queries, keys and values of one layer, as vision transformers have them."""
+
+    def __init__(self, width: int = 16, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, width // heads
+        self.norm, self.qkv, self.proj = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        samples, positions, _ = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(samples, positions, 3, self.heads, self.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        answer: Tensor = x + self.proj(mixed.transpose(1, 2).flatten(2))
+        return answer
+
+
+def test_costs_of_heads_of_one_fused_layer_are_predicted_exactly() -> None:
+    torch.manual_seed(0)
+    mlp = nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 24), nn.GELU(), nn.Linear(24, 16))
+    tokens = torch.randn(2, 5, 16)
+    model = insert_noise(nn.Sequential(FusedAttention(), mlp), tokens, where="heads and neurons")
+    assert_predicted(model, tokens)
+
+
 def test_removal_of_one_structure_after_another_saves_what_the_whole_formula_says() -> None:
     torch.manual_seed(0)
     found = search(residual().eval(), PICTURES, Budget(macs=0.5, bytes=0.5))
-    course = found._choose(np.array([1.0, 1.0]))
-    np.testing.assert_allclose(course.costs, found._formula.costs(course.gone), rtol=1e-12)
+    choice = found._choose(np.array([1.0, 1.0]))
+    np.testing.assert_allclose(choice.costs, found._formula.costs(choice.gone), rtol=1e-12)

@@ -101,6 +101,7 @@ def test_a_budget_needs_an_example_and_lets_every_criterion_rank() -> None:
 
 
 def test_figures_are_shown_with_units() -> None:
+    assert shown("latency", 1.5) == "1.5 s of latency"
     values = {"macs": 950.0, "parameters": 1.5e3, "bytes": 999.0, "latency": 2e-4}
     assert [shown(name, value) for name, value in values.items()] == [
         "950 multiply-adds",

@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from bmrs_torch import Budget, BudgetError, compact, fold, insert_noise, noise_layers, prune
+from bmrs_torch import (
+    Budget,
+    BudgetError,
+    Pruner,
+    Schedule,
+    compact,
+    fold,
+    insert_noise,
+    noise_layers,
+    parameter_groups,
+    prune,
+)
 from bmrs_torch.costs.counting import count_macs
 from bmrs_torch.costs.latency import latency_terms, module_times
 from bmrs_torch.costs.terms import Formula
@@ -39,12 +50,12 @@ class Clock:
     """
 
     def __init__(self, bends: float = 1.0) -> None:
-        self.bends, self.timed = bends, 0
+        self.bends, self.timed, self.slow = bends, 0, 1.0
 
     def take_times(self, models: Sequence[nn.Module], inputs: Any, *, seconds: float) -> list[list[float]]:
         assert seconds > 0
         self.timed += 1
-        return [[self.time(model, inputs)] * 5 for model in models]
+        return [[self.slow * self.time(model, inputs)] * 5 for model in models]
 
     def time(self, model: nn.Module, inputs: Any) -> float:
         left = float(count_macs(model, inputs)[""] / WHOLE)
@@ -54,7 +65,7 @@ class Clock:
         assert seconds > 0
         names = [name for name, module in model.named_modules() if not any(module.children())]
         macs = count_macs(model, inputs)
-        return {name: SECONDS * macs.get(name, 0) for name in names}
+        return {name: self.slow * SECONDS * macs.get(name, 0) for name in names}
 
 
 @pytest.fixture
@@ -96,6 +107,43 @@ def test_figures_and_other_costs_can_be_asked_for_too(clock: Clock) -> None:
     assert report.spending.reached["latency"] <= limit
     assert report.spending.fractions["parameters"] <= 0.5
     assert "ms of latency (0." in str(report) or "µs of latency (0." in str(report)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_pruner_compares_with_the_network_as_it_was_on_a_machine_that_gets_slower(
+    clock: Clock, resumed: bool
+) -> None:
+    def made() -> Pruner:
+        model = network()
+        optimizer = torch.optim.SGD(parameter_groups(model, lr=1e-3))
+        schedule, budget = Schedule(finetune_from=3), Budget(latency=0.5)
+        return Pruner(
+            model,
+            optimizer,
+            num_samples=8,
+            schedule=schedule,
+            budget=budget,
+            shrink=True,
+            example_inputs=images(2),
+        )
+
+    whole = clock.time(fold(network(), images(2)), images(2))
+    pruner, left = made(), []
+    for _ in range(3):
+        report = pruner.end_epoch()
+        assert report is not None
+        assert report.spending is not None
+        left.append(report.spending.fractions["latency"])
+        clock.slow *= 1.7
+        if resumed:
+            saved, weights = pruner.state_dict(), pruner.model.state_dict()
+            pruner = made()
+            pruner.load_state_dict(saved)
+            pruner.model.load_state_dict(weights)
+    assert left[0] > left[1] > left[2]
+    small = clock.time(pruner.finish(), images(2))
+    assert small / whole == pytest.approx(left[2], rel=1e-12)  # the same ratio
+    assert 0.85 * 0.5 < left[2] <= 0.5
 
 
 def test_a_time_out_of_reach_is_said(clock: Clock) -> None:

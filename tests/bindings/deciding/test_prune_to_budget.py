@@ -22,7 +22,7 @@ from bmrs_torch import (
 )
 from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.costs.counting import count_bytes, count_macs, count_plain_parameters
-from bmrs_torch.deciding.greedy import Course
+from bmrs_torch.deciding.greedy import Choice
 from bmrs_torch.deciding.removals import find_removals
 from bmrs_torch.deciding.trial import made_smaller
 from tests.bindings.budgets import any_worth, scattered, search
@@ -91,10 +91,10 @@ def loss(worth: Any, unit: dict[str, Any]) -> float:
     return float(sum(worth[layer][gates].sum() for layer, gates in unit.items()))
 
 
-def taken_by(found: Any, course: Course) -> list[set[int]]:
+def taken_by(found: Any, choice: Choice) -> list[set[int]]:
     """The classes of each removal in turn."""
     removals = find_removals(found._selection, found._selection.possible, found._losses)
-    return [set(removals.classes[number].tolist()) for number in course.taken]
+    return [set(removals.classes[number].tolist()) for number in choice.taken]
 
 
 def gates_of(found: Any, classes: set[int]) -> dict[str, list[int]]:
@@ -106,8 +106,10 @@ def gates_of(found: Any, classes: set[int]) -> dict[str, list[int]]:
     return {name: structures for name, structures in gates.items() if structures}
 
 
-@pytest.mark.parametrize("name", ["macs", "parameters", "bytes"])
-@pytest.mark.parametrize("network", [small_mlp, residual])
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [(small_mlp, "macs"), (small_mlp, "parameters"), (small_mlp, "bytes"), (residual, "macs")],
+)
 def test_the_order_is_that_of_trying_every_structure_at_every_step(network: Any, name: str) -> None:
     torch.manual_seed(0)
     model = network().eval()
@@ -115,10 +117,10 @@ def test_the_order_is_that_of_trying_every_structure_at_every_step(network: Any,
     worth, share = any_worth(model), 0.6 if network is residual else 0.4
     limit = share * cost(model, inputs, name)
     found = search(model, inputs, Budget(**{name: share}), worth)
-    course = found._choose(np.array([limit]))
+    choice = found._choose(np.array([limit]))
     expected = by_trying(model, inputs, name, limit, worth)
     assert len(expected) > 3
-    assert [gates_of(found, classes) for classes in taken_by(found, course)] == expected
+    assert [gates_of(found, classes) for classes in taken_by(found, choice)] == expected
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -139,11 +141,11 @@ def test_nothing_that_was_taken_could_be_given_back() -> None:
     torch.manual_seed(0)
     found = search(residual().eval(), PICTURES, Budget(macs=0.5))
     (limit,) = found._limits.values()
-    course = found._choose(np.array([limit]))
+    choice = found._choose(np.array([limit]))
     removals = find_removals(found._selection, found._selection.possible, found._losses)
-    assert course.costs[0] <= limit
-    for number in course.taken:
-        but_for_it = course.gone.copy()
+    assert choice.costs[0] <= limit
+    for number in choice.taken:
+        but_for_it = choice.gone.copy()
         but_for_it[removals.classes[number]] = False
         assert found._formula.costs(but_for_it)[0] > limit
 

@@ -103,6 +103,13 @@ def test_what_does_not_go_together_and_what_is_out_of_reach_is_refused_at_once()
         pruner_of(network(), Budget(macs=0.001))
 
 
+def test_a_budget_that_is_met_from_the_start_is_the_reason_why_nothing_goes() -> None:
+    pruner = pruner_of(network(), Budget(parameters="1 M"), schedule=Schedule())
+    assert epoch(pruner).pruned_now == 0
+    with pytest.warns(UserWarning, match=r"nothing was pruned .* \(1\) for at most 1 M parameters"):
+        pruner.finish()
+
+
 def test_options_of_scores_go_along() -> None:
     pruner = pruner_of(network(), criterion="random", seed=3, schedule=Schedule())
     assert epoch(pruner).pruned_now > 0
