@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from bmrs_torch.deciding.trial import Meter, folded, made_smaller
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.plan_compaction import Selection, select
 from bmrs_torch.surgery.surgeon import CHANGES_ANSWERS
+from bmrs_torch.surgery.verification import SurgeryError
 from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["check_reachable", "meet_budget"]
+__all__ = ["Layers", "meet_budget", "survey"]
+
+Layers = tuple[str, ...]
+"""Names of noise layers that are coupled."""
 
 _MOST_REASONS = 3
 """Told of why structures stay."""
@@ -56,6 +60,7 @@ def meet_budget(
     training_step: TrainingStep | None = None,
     before: Mapping[str, float] | None = None,
     reference: nn.Module | None = None,
+    refused: Collection[Layers] = (),
     steps: int = 1,
     tried: bool = True,
 ) -> tuple[dict[str, Bools], Spending]:
@@ -74,6 +79,8 @@ def meet_budget(
         What the network costed with nothing pruned, if it has been made smaller since.
     reference : nn.Module, optional
         That network without its noise, if the budget is one of latency.
+    refused : collection of tuple of str
+        What :func:`survey` found.
     steps : int
         In how many calls, this one counted, it is to be met: each takes its costs down by an equal ratio. All
         but the last go by what is predicted.
@@ -93,7 +100,9 @@ def meet_budget(
     SurgeryError
         If the model's answers can't be compared, so that nothing can be removed from it.
     """
-    search = _Search(unwrapped(model), worth, budget, example_inputs, training_step, before, reference)
+    search = _Search(
+        unwrapped(model), worth, budget, example_inputs, training_step, before, reference, refused
+    )
     found = search.predicted(steps) if steps > 1 or not tried else None
     gone, reached = search.run() if found is None else found
     kept = search.kept_without(gone)
@@ -101,18 +110,26 @@ def meet_budget(
     return kept, Spending(budget, search.before, reached, lost, measured=found is None)
 
 
-def check_reachable(
+def survey(
     model: nn.Module, budget: Budget, example_inputs: Any, training_step: TrainingStep | None = None
-) -> None:
-    """Raise BudgetError if a budget is out of reach, whatever the evidence; latencies are not looked at."""
+) -> set[Layers]:
+    """Which sets of coupled noise layers surgery can't make narrower, found by trying all of them.
+
+    Raises
+    ------
+    BudgetError
+        If the budget is out of reach, whatever the evidence. Latencies are not looked at.
+    """
     counted = {name: amount for name, amount in vars(budget).items() if name != "latency" and amount}
-    if not counted:
-        return
-    budget = Budget(**counted)
     worth = {name: np.zeros(layer.num_structures) for name, layer in noise_layers(model).items()}
-    search = _Search(unwrapped(model), worth, budget, example_inputs, training_step)
-    if search.predicted(steps=1) is None:
-        search.run()
+    costs = Budget(**counted) if counted else Budget(macs=0.5)
+    search = _Search(unwrapped(model), worth, costs, example_inputs, training_step)
+    try:
+        return search.survey(checked=bool(counted))
+    except (
+        SurgeryError
+    ):  # with so little left it may answer with NaN, which says nothing of what is asked for
+        return set()
 
 
 class _Search:
@@ -127,13 +144,15 @@ class _Search:
         training_step: TrainingStep | None = None,
         before: Mapping[str, float] | None = None,
         reference: nn.Module | None = None,
+        refused: Collection[Layers] = (),
     ) -> None:
         self._model, self._inputs, self._step, self._budget = model, example_inputs, training_step, budget
         self.kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
         self._selection = _all_that_may_go(model, example_inputs, training_step)
         self._losses = class_losses(self._selection, worth, self.kept)
         self._layers_of = _layers_of_classes(self._selection)
-        self._reasons: dict[int, str] = {}
+        stay = [root for root, layers in self._layers_of.items() if layers in refused]
+        self._reasons: dict[int, str] = dict.fromkeys(stay, CHANGES_ANSWERS)
         self._nothing = np.zeros(self._selection.network.labels.number, dtype=np.bool_)
         whole = model if budget.latency is None else folded(model, example_inputs, training_step)
         self._meter = Meter(
@@ -153,6 +172,18 @@ class _Search:
         limits = np.array(list(self._limits.values()))
         choice = self._choose(np.where(now > limits, now * (limits / now) ** (1 / steps), limits))
         return (choice.gone, self._named(choice.costs)) if choice.met else None
+
+    def survey(self, *, checked: bool) -> set[Layers]:
+        """The layers of which nothing goes when all is tried; see whether the rest is within the budget."""
+        refused: dict[int, str] = {0: ""}
+        while refused:
+            choice = self._choose(np.zeros(len(self._limits)))
+            small, refused = self._try(choice.gone)
+            self._refuse(refused)
+        reached = self._meter.measure(small)
+        if checked and any(reached[name] > limit for name, limit in self._limits.items()):
+            raise BudgetError(self._out_of_reach(reached))
+        return {self._layers_of[root] for root, why in self._reasons.items() if why == CHANGES_ANSWERS}
 
     def run(self) -> tuple[Bools, dict[str, float]]:
         """Which classes are gone in the end, by representative, and what is left then costs, measured."""
@@ -303,7 +334,7 @@ def _all_that_may_go(model: nn.Module, inputs: Any, step: TrainingStep | None) -
     return select(other, inputs, training_step=step)
 
 
-def _layers_of_classes(selection: Selection) -> dict[int, tuple[str, ...]]:
+def _layers_of_classes(selection: Selection) -> dict[int, Layers]:
     """Names of the noise layers that have structures of each class, by its representative."""
     layers: dict[int, list[str]] = {}
     for name, labels in selection.network.gates.items():
