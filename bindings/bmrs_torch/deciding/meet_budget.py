@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,9 @@ from torch import nn
 from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import trained
 from bmrs_torch.costs.terms import Formula
-from bmrs_torch.deciding.budget import Budget, BudgetError, shown
+from bmrs_torch.deciding.budget import Budget, BudgetError
 from bmrs_torch.deciding.greedy import Choice, take_away
+from bmrs_torch.deciding.out_of_reach import out_of_reach, why_structures_stay
 from bmrs_torch.deciding.removals import class_losses, find_removals
 from bmrs_torch.deciding.spending import Spending
 from bmrs_torch.deciding.trial import Meter, folded, made_smaller
@@ -35,14 +35,6 @@ __all__ = ["Layers", "meet_budget", "survey"]
 
 Layers = tuple[str, ...]
 """Names of noise layers that are coupled."""
-
-_MOST_REASONS = 3
-"""Told of why structures stay."""
-
-_STAYS = (
-    "At least one structure stays in every layer, and all that has no noise (plan_insertion tells what "
-    "and why)"
-)
 
 _TRIALS = 5
 """After so many a network that costs little enough is taken, however much less than was meant."""
@@ -126,9 +118,8 @@ def survey(
     search = _Search(unwrapped(model), worth, costs, example_inputs, training_step)
     try:
         return search.survey(checked=bool(counted))
-    except (
-        SurgeryError
-    ):  # with so little left it may answer with NaN, which says nothing of what is asked for
+    except SurgeryError:
+        # With so little left it may answer with NaN, which says nothing of the budget.
         return set()
 
 
@@ -182,7 +173,7 @@ class _Search:
             self._refuse(refused)
         reached = self._meter.measure(small)
         if checked and any(reached[name] > limit for name, limit in self._limits.items()):
-            raise BudgetError(self._out_of_reach(reached))
+            raise self._out_of_reach(reached)
         return {self._layers_of[root] for root, why in self._reasons.items() if why == CHANGES_ANSWERS}
 
     def run(self) -> tuple[Bools, dict[str, float]]:
@@ -211,7 +202,7 @@ class _Search:
             elif not choice.met or (best is not None and trials >= _TRIALS):
                 if best is not None:
                     return best[1:]
-                raise BudgetError(self._out_of_reach(reached))
+                raise self._out_of_reach(reached)
             else:
                 misses += trials > 1
             self._fit(small, choice.gone, reached)
@@ -301,28 +292,13 @@ class _Search:
         alike = [root for root in self._possible() if self._layers_of[root] in counted_on]
         self._reasons.update(dict.fromkeys(alike, CHANGES_ANSWERS))
 
-    def _out_of_reach(self, reached: dict[str, float]) -> str:
-        told = "; ".join(
-            f"{shown(name, limit)} asked for, {shown(name, reached[name])} is the least that can be reached "
-            f"({reached[name] / self.before[name]:.4g} of what it was)"
-            for name, limit in self._limits.items()
-            if reached[name] > limit
+    def _out_of_reach(self, reached: dict[str, float]) -> BudgetError:
+        stuck = {**self._selection.reasons, **self._reasons}
+        for root in self._possible():
+            stuck.pop(root, None)
+        return out_of_reach(
+            self._budget, self._limits, self.before, reached, why_structures_stay(self._selection, stuck)
         )
-        return (
-            f"the budget of {self._budget} is out of reach: {told}. {self._what_stays()} Nothing was masked"
-        )
-
-    def _what_stays(self) -> str:
-        """Why what is left stays: the reasons that concern most structures."""
-        network = self._selection.network
-        reasons = {**self._selection.reasons, **self._reasons}
-        stuck = reasons.keys() - self._possible()
-        number: Counter[str] = Counter()
-        for labels in network.gates.values():
-            roots = network.labels.roots(labels).tolist()
-            number.update(reasons[root] for root in roots if root in stuck)
-        told = [f"{times} structures stay: {why}" for why, times in number.most_common(_MOST_REASONS)]
-        return ". ".join([_STAYS, *told]) + "."
 
 
 def _all_that_may_go(model: nn.Module, inputs: Any, step: TrainingStep | None) -> Selection:
