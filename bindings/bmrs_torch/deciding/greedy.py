@@ -202,8 +202,10 @@ class _State:
         useful = self._open & (saved > 0)
         if not useful.any():
             return None
-        price = np.where(self._loss > 0, self._loss / np.where(useful, saved, 1.0), self._loss)
-        return self._members[int(np.argmin(np.where(useful, price, np.inf)))][-1]
+        families = np.flatnonzero(useful)
+        loss = self._loss[families]
+        price = np.where(loss > 0, loss / saved[families], loss)
+        return self._members[int(families[np.argmin(price)])][-1]
 
     def take(self, number: int) -> None:
         """Let a removal happen."""

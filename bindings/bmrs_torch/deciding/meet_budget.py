@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +12,16 @@ from torch import nn
 from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import trained
 from bmrs_torch.costs.terms import Formula
-from bmrs_torch.deciding.budget import Budget, BudgetError, shown
+from bmrs_torch.deciding.budget import Budget, BudgetError
 from bmrs_torch.deciding.greedy import Choice, take_away
+from bmrs_torch.deciding.out_of_reach import out_of_reach, why_structures_stay
 from bmrs_torch.deciding.removals import class_losses, find_removals
 from bmrs_torch.deciding.spending import Spending
 from bmrs_torch.deciding.trial import Meter, folded, made_smaller
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.plan_compaction import Selection, select
 from bmrs_torch.surgery.surgeon import CHANGES_ANSWERS
+from bmrs_torch.surgery.verification import SurgeryError
 from bmrs_torch.wrapping import unwrapped
 
 if TYPE_CHECKING:
@@ -30,15 +31,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["check_reachable", "meet_budget"]
+__all__ = ["Layers", "meet_budget", "survey"]
 
-_MOST_REASONS = 3
-"""Told of why structures stay."""
-
-_STAYS = (
-    "At least one structure stays in every layer, and all that has no noise (plan_insertion tells what "
-    "and why)"
-)
+Layers = tuple[str, ...]
+"""Names of noise layers that are coupled."""
 
 _TRIALS = 5
 """After so many a network that costs little enough is taken, however much less than was meant."""
@@ -56,6 +52,7 @@ def meet_budget(
     training_step: TrainingStep | None = None,
     before: Mapping[str, float] | None = None,
     reference: nn.Module | None = None,
+    refused: Collection[Layers] = (),
     steps: int = 1,
     tried: bool = True,
 ) -> tuple[dict[str, Bools], Spending]:
@@ -74,6 +71,8 @@ def meet_budget(
         What the network costed with nothing pruned, if it has been made smaller since.
     reference : nn.Module, optional
         That network without its noise, if the budget is one of latency.
+    refused : collection of tuple of str
+        What :func:`survey` found.
     steps : int
         In how many calls, this one counted, it is to be met: each takes its costs down by an equal ratio. All
         but the last go by what is predicted.
@@ -93,7 +92,9 @@ def meet_budget(
     SurgeryError
         If the model's answers can't be compared, so that nothing can be removed from it.
     """
-    search = _Search(unwrapped(model), worth, budget, example_inputs, training_step, before, reference)
+    search = _Search(
+        unwrapped(model), worth, budget, example_inputs, training_step, before, reference, refused
+    )
     found = search.predicted(steps) if steps > 1 or not tried else None
     gone, reached = search.run() if found is None else found
     kept = search.kept_without(gone)
@@ -101,18 +102,25 @@ def meet_budget(
     return kept, Spending(budget, search.before, reached, lost, measured=found is None)
 
 
-def check_reachable(
+def survey(
     model: nn.Module, budget: Budget, example_inputs: Any, training_step: TrainingStep | None = None
-) -> None:
-    """Raise BudgetError if a budget is out of reach, whatever the evidence; latencies are not looked at."""
+) -> set[Layers]:
+    """Which sets of coupled noise layers surgery can't make narrower, found by trying all of them.
+
+    Raises
+    ------
+    BudgetError
+        If the budget is out of reach, whatever the evidence. Latencies are not looked at.
+    """
     counted = {name: amount for name, amount in vars(budget).items() if name != "latency" and amount}
-    if not counted:
-        return
-    budget = Budget(**counted)
     worth = {name: np.zeros(layer.num_structures) for name, layer in noise_layers(model).items()}
-    search = _Search(unwrapped(model), worth, budget, example_inputs, training_step)
-    if search.predicted(steps=1) is None:
-        search.run()
+    costs = Budget(**counted) if counted else Budget(macs=0.5)
+    search = _Search(unwrapped(model), worth, costs, example_inputs, training_step)
+    try:
+        return search.survey(checked=bool(counted))
+    except SurgeryError:
+        # With so little left it may answer with NaN, which says nothing of the budget.
+        return set()
 
 
 class _Search:
@@ -127,13 +135,15 @@ class _Search:
         training_step: TrainingStep | None = None,
         before: Mapping[str, float] | None = None,
         reference: nn.Module | None = None,
+        refused: Collection[Layers] = (),
     ) -> None:
         self._model, self._inputs, self._step, self._budget = model, example_inputs, training_step, budget
         self.kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
         self._selection = _all_that_may_go(model, example_inputs, training_step)
         self._losses = class_losses(self._selection, worth, self.kept)
         self._layers_of = _layers_of_classes(self._selection)
-        self._reasons: dict[int, str] = {}
+        stay = [root for root, layers in self._layers_of.items() if layers in refused]
+        self._reasons: dict[int, str] = dict.fromkeys(stay, CHANGES_ANSWERS)
         self._nothing = np.zeros(self._selection.network.labels.number, dtype=np.bool_)
         whole = model if budget.latency is None else folded(model, example_inputs, training_step)
         self._meter = Meter(
@@ -153,6 +163,18 @@ class _Search:
         limits = np.array(list(self._limits.values()))
         choice = self._choose(np.where(now > limits, now * (limits / now) ** (1 / steps), limits))
         return (choice.gone, self._named(choice.costs)) if choice.met else None
+
+    def survey(self, *, checked: bool) -> set[Layers]:
+        """The layers of which nothing goes when all is tried; see whether the rest is within the budget."""
+        refused: dict[int, str] = {0: ""}
+        while refused:
+            choice = self._choose(np.zeros(len(self._limits)))
+            small, refused = self._try(choice.gone)
+            self._refuse(refused)
+        reached = self._meter.measure(small)
+        if checked and any(reached[name] > limit for name, limit in self._limits.items()):
+            raise self._out_of_reach(reached)
+        return {self._layers_of[root] for root, why in self._reasons.items() if why == CHANGES_ANSWERS}
 
     def run(self) -> tuple[Bools, dict[str, float]]:
         """Which classes are gone in the end, by representative, and what is left then costs, measured."""
@@ -180,7 +202,7 @@ class _Search:
             elif not choice.met or (best is not None and trials >= _TRIALS):
                 if best is not None:
                     return best[1:]
-                raise BudgetError(self._out_of_reach(reached))
+                raise self._out_of_reach(reached)
             else:
                 misses += trials > 1
             self._fit(small, choice.gone, reached)
@@ -270,28 +292,13 @@ class _Search:
         alike = [root for root in self._possible() if self._layers_of[root] in counted_on]
         self._reasons.update(dict.fromkeys(alike, CHANGES_ANSWERS))
 
-    def _out_of_reach(self, reached: dict[str, float]) -> str:
-        told = "; ".join(
-            f"{shown(name, limit)} asked for, {shown(name, reached[name])} is the least that can be reached "
-            f"({reached[name] / self.before[name]:.4g} of what it was)"
-            for name, limit in self._limits.items()
-            if reached[name] > limit
+    def _out_of_reach(self, reached: dict[str, float]) -> BudgetError:
+        stuck = {**self._selection.reasons, **self._reasons}
+        for root in self._possible():
+            stuck.pop(root, None)
+        return out_of_reach(
+            self._budget, self._limits, self.before, reached, why_structures_stay(self._selection, stuck)
         )
-        return (
-            f"the budget of {self._budget} is out of reach: {told}. {self._what_stays()} Nothing was masked"
-        )
-
-    def _what_stays(self) -> str:
-        """Why what is left stays: the reasons that concern most structures."""
-        network = self._selection.network
-        reasons = {**self._selection.reasons, **self._reasons}
-        stuck = reasons.keys() - self._possible()
-        number: Counter[str] = Counter()
-        for labels in network.gates.values():
-            roots = network.labels.roots(labels).tolist()
-            number.update(reasons[root] for root in roots if root in stuck)
-        told = [f"{times} structures stay: {why}" for why, times in number.most_common(_MOST_REASONS)]
-        return ". ".join([_STAYS, *told]) + "."
 
 
 def _all_that_may_go(model: nn.Module, inputs: Any, step: TrainingStep | None) -> Selection:
@@ -303,7 +310,7 @@ def _all_that_may_go(model: nn.Module, inputs: Any, step: TrainingStep | None) -
     return select(other, inputs, training_step=step)
 
 
-def _layers_of_classes(selection: Selection) -> dict[int, tuple[str, ...]]:
+def _layers_of_classes(selection: Selection) -> dict[int, Layers]:
     """Names of the noise layers that have structures of each class, by its representative."""
     layers: dict[int, list[str]] = {}
     for name, labels in selection.network.gates.items():

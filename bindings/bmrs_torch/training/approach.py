@@ -10,7 +10,7 @@ from torch import nn
 
 from bmrs_torch.channels.calling import TrainingStep, tensors_of
 from bmrs_torch.deciding.budget import as_budget
-from bmrs_torch.deciding.meet_budget import check_reachable
+from bmrs_torch.deciding.meet_budget import Layers, survey
 from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.deciding.prune_to_budget import prune_to_budget
 from bmrs_torch.deciding.scores import scores
@@ -54,14 +54,17 @@ class Approach:
         self._step = training_step
         self._before: dict[str, float] | None = None
         self._is_met = False
+        self._refused: set[Layers] | None = None
         if {p.device for p in model.parameters()} >= {t.device for t in tensors_of(example_inputs)}:
-            check_reachable(model, self._budget, example_inputs, training_step)
+            self._refused = survey(model, self._budget, example_inputs, training_step)
         # Another model's time is compared with that of this one, which may have shrunk by then.
         self._first = copy.deepcopy(model) if self._budget.latency is not None else None
 
     def prune(self, model: nn.Module, criterion: str, done: int, options: Mapping[str, Any]) -> PruneReport:
         """Prune as much as is due when so many epochs or steps are done; options are those of `prune`."""
         of_scores = {name: options[name] for name in ("p1", "p2", "seed") if name in options}
+        if self._refused is None:  # the model was elsewhere than the example at first
+            self._refused = survey(model, self._budget, self._inputs, self._step)
         report = prune_to_budget(
             model,
             scores(model, criterion, example_inputs=self._inputs, **of_scores),
@@ -70,6 +73,7 @@ class Approach:
             training_step=self._step,
             before=self._before,
             reference=self._reference(model),
+            refused=self._refused,
             steps=self._steps_left(done),
             tried=not self._is_met,
         )

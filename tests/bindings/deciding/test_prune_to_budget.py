@@ -257,6 +257,17 @@ class CountsOnItsWidth(nn.Module):
         return answer
 
 
+def test_worth_without_end_is_only_given_up_last() -> None:
+    torch.manual_seed(0)
+    model = small_mlp()
+    worth = any_worth(model)
+    worth["0.noise"][:] = np.inf
+    found = search(model, torch.ones(2, 4), Budget(macs=0.6), worth)
+    kept = found.kept_without(found.run()[0])
+    assert kept["0.noise"].sum() == 5 - 1
+    assert kept["2.noise"].sum() == 1
+
+
 def test_evidence_of_what_surgery_retains_is_not_given_up() -> None:
     torch.manual_seed(0)
     model = CountsOnItsWidth()

@@ -6,9 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bmrs_torch import Budget, BudgetError, Pruner, Schedule, insert_noise, noise_layers, parameter_groups
+from bmrs_torch import (
+    Budget,
+    BudgetError,
+    MultiplicativeNoise,
+    Pruner,
+    Schedule,
+    insert_noise,
+    noise_layers,
+    parameter_groups,
+)
 from bmrs_torch.costs.counting import count_macs, count_plain_parameters
 from tests.bindings.budgets import scattered
 from tests.bindings.networks import conv_with_norm, images
@@ -108,6 +117,35 @@ def test_a_budget_that_is_met_from_the_start_is_the_reason_why_nothing_goes() ->
     assert epoch(pruner).pruned_now == 0
     with pytest.warns(UserWarning, match=r"nothing was pruned .* \(1\) for at most 1 M parameters"):
         pruner.finish()
+
+
+class CountsOnItsWidth(nn.Module):
+    """Of its first layer nothing can go, which shows only when it is tried."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate1 = nn.Linear(4, 6), MultiplicativeNoise(6)
+        self.second, self.gate2 = nn.Linear(6, 12), MultiplicativeNoise(12)
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.gate1(self.first(x)))
+        if x.shape[-1] != 6:
+            raise ValueError("six are expected")
+        answer: Tensor = self.last(torch.relu(self.gate2(self.second(x))))
+        return answer
+
+
+def test_no_pruning_on_the_way_masks_what_surgery_would_retain() -> None:
+    torch.manual_seed(0)
+    model = CountsOnItsWidth()
+    model.gate1.mu.data.fill_(-6.0)  # these would go first
+    model.gate1.log_sigma.data.fill_(0.5)
+    pruner = pruner_of(model, Budget(macs=0.5), example_inputs=torch.ones(2, 4))
+    first = pruner.end_epoch()
+    assert first is not None
+    assert first.pruned_now > 0
+    assert model.gate1.kept().all()
 
 
 def test_options_of_scores_go_along() -> None:
