@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.rivals.errors import PruningError
 from benchmarks.rivals.images import Part
-from benchmarks.rivals.learning import misfit, train
-from bmrs_torch import MultiplicativeNoise, compact, elbo_loss, fold, insert_noise, noise_layers, scores
-from bmrs_torch.costs.counting import count_macs
+from benchmarks.rivals.learning import misfit
+from bmrs_torch import Budget, BudgetError, insert_noise, prune_trained
 
 PROCEDURE = (
-    "noise and weights together for one of the further epochs (KL ×100, weights at 1e-3, noise at 1e-2), "
-    "structures in the order of ΔF per multiply-add of the first of their layer until the budget is met; "
-    "then the rest of the further epochs, one cycle of Adam"
+    "prune_trained with the budget, the further epochs and the learning rate, all else as it is by default: "
+    "one cycle of Adam, in its first part, an epoch but at most a quarter, with noise and pruned little by "
+    "little by ΔF"
 )
 """What is done. It is part of the key of each run: whoever changes the one changes the other."""
 
-_KL_WEIGHT, _WEIGHT_LR, _NOISE_LR = 100.0, 1e-3, 1e-2
-_EXAMPLES = 4
+Batch = tuple[Tensor, Tensor, Tensor | None]
+
+
+class _Batches:
+    """Minibatches in an order that is new each time they are gone through, with what the teacher says."""
+
+    def __init__(self, images: Tensor, labels: Tensor, teacher: Tensor | None, size: int) -> None:
+        self._images, self._labels, self._teacher, self._size = images, labels, teacher, size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._labels) / self._size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for chosen in torch.randperm(len(self._labels)).split(self._size):
+            taught = None if self._teacher is None else self._teacher[chosen]
+            yield self._images[chosen], self._labels[chosen], taught
 
 
 def smaller(
@@ -49,7 +64,7 @@ def smaller(
     epochs : int
         Of all that is done here together.
     lr : float
-        The highest learning rate of the training at the end.
+        The highest learning rate.
     batch : int
         Images in a minibatch.
     where : str
@@ -69,66 +84,23 @@ def smaller(
     PruningError
         If the budget can't be met.
     """
-    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    limit = macs * count_macs(model.eval(), part.images[:1])[""]
-    noisy = insert_noise(model, torch.zeros_like(part.images[:2]), where=where)
-    _learn(noisy, part, batch, teacher)
-    _mask(noisy, part.images[:_EXAMPLES], limit)
-    plain = _plain(noisy, part.images[:_EXAMPLES])
-    return train(
-        plain, part, epochs=epochs - 1, lr=lr, batch=batch, channels_last=channels_last, teacher=teacher
-    )
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    images = part.images.contiguous(memory_format=memory)
+    noisy = insert_noise(copy.deepcopy(model), part.images[:2], where=where)
+    try:
+        return prune_trained(
+            noisy.to(memory_format=memory),  # type: ignore[call-overload]
+            _Batches(images, part.labels, teacher, batch),
+            _loss,
+            budget=Budget(macs=macs),
+            epochs=epochs,
+            num_samples=len(part.labels),
+            lr=lr,
+        ).model
+    except BudgetError as error:
+        raise PruningError(f"BMRS: {error}") from error
 
 
-def _learn(noisy: nn.Module, part: Part, batch: int, teacher: Tensor | None) -> None:
-    noise = [p for layer in noise_layers(noisy).values() for p in (layer.mu, layer.log_sigma)]
-    chosen = {id(p) for p in noise}
-    weights = [p for p in noisy.parameters() if id(p) not in chosen]
-    groups = [{"params": noise, "lr": _NOISE_LR}, {"params": weights, "lr": _WEIGHT_LR}]
-    optimizer = torch.optim.Adam(groups)
-    noisy.train()
-    for some in torch.randperm(len(part.labels)).split(batch):
-        taught = None if teacher is None else teacher[some]
-        loss = misfit(noisy(part.images[some]), part.labels[some], taught)
-        optimizer.zero_grad()
-        elbo_loss(loss, noisy, num_samples=len(part.labels), kl_weight=_KL_WEIGHT).backward()
-        optimizer.step()
-
-
-def _mask(noisy: nn.Module, x: Tensor, limit: float) -> None:
-    """Mask structures in the order of evidence per multiply-add, the fewest that meet the budget."""
-    layers = noise_layers(noisy)
-    evidence = scores(noisy, "bmrs_n")
-    whole = _macs(noisy, x)
-    order: list[tuple[float, str, int]] = []
-    for name, layer in layers.items():
-        layer.mask[0] = 0
-        saved = max(whole - _macs(noisy, x), 1)
-        layer.mask[0] = 1
-        lost = [-float(value) for value in evidence[name]]
-        order += [(v / saved if v > 0 else v * saved, name, i) for i, v in enumerate(lost)]
-    order.sort()
-    few, many = 0, len(order)
-    while few < many:
-        number = (few + many) // 2
-        _close(layers, order[:number])
-        few, many = (few, number) if _macs(noisy, x) <= limit else (number + 1, many)
-    _close(layers, order[:few])
-    if _macs(noisy, x) > limit:
-        raise PruningError(f"BMRS stops at {_macs(noisy, x)} multiply-adds, the budget is {limit:.0f}")
-
-
-def _close(layers: dict[str, MultiplicativeNoise], order: list[tuple[float, str, int]]) -> None:
-    for layer in layers.values():
-        layer.mask.fill_(1)
-    for _, name, index in order:
-        if layers[name].mask.sum() > 1:
-            layers[name].mask[index] = 0
-
-
-def _macs(noisy: nn.Module, x: Tensor) -> int:
-    return count_macs(_plain(noisy, x).eval(), x[:1])[""]
-
-
-def _plain(noisy: nn.Module, x: Tensor) -> nn.Module:
-    return fold(compact(noisy, x), x)
+def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    images, labels, teacher = batch
+    return misfit(model(images), labels, teacher)

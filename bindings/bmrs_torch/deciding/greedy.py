@@ -47,8 +47,23 @@ class Choice:
     met: bool
 
 
+THINNING = 8.0
+"""Power of a layer's whole width to what is left of it, by which its structures get dearer as it gets thinner.
+
+What a structure loses is judged with all others in place. Of a layer that has become thin each carries what
+others carried before, so that a sum of such losses says too little of the last ones: without this, whole
+layers run down to a channel. 8 was chosen on validation images, for ResNet-14 on Fashion-MNIST at a fifth of
+its multiply-adds, and next to it 4 and 20 were no better.
+"""
+
+
 def take_away(
-    formula: Formula, limits: Floats, removals: Removals, losses: Floats, gone: Bools, layers: Sequence[Ints]
+    formula: Formula,
+    limits: Floats,
+    removals: Removals,
+    losses: Floats,
+    gone: Bools,
+    layers: Sequence[tuple[Ints, int]],
 ) -> Choice:
     """Choose one removal after the other, by what is lost for what is saved in the network as it then is.
 
@@ -68,8 +83,8 @@ def take_away(
         What is lost by each class of channels, by its representative.
     gone : ndarray of bool
         Which classes are gone already, likewise.
-    layers : sequence of ndarray of int64
-        Of each noise layer the classes of the structures that are kept.
+    layers : sequence of (ndarray of int64, int)
+        Of each noise layer the classes of the structures that are kept, and how many it had with none pruned.
     """
     state = _State(formula, removals, losses, gone.copy(), layers)
     taken: list[int] = []
@@ -93,12 +108,20 @@ class _State:
     """
 
     def __init__(
-        self, formula: Formula, removals: Removals, losses: Floats, gone: Bools, layers: Sequence[Ints]
+        self,
+        formula: Formula,
+        removals: Removals,
+        losses: Floats,
+        gone: Bools,
+        layers: Sequence[tuple[Ints, int]],
     ) -> None:
         self._formula, self._removals, self._losses, self.gone = formula, removals, losses, gone
-        for layer in layers:
-            if layer.size:
-                formula.add_axis(layer)
+        widths: dict[int, int] = {}
+        for kept, width in layers:
+            if kept.size:
+                axis = formula.add_axis(kept)
+                widths[axis] = max(width, widths.get(axis, 0))
+        self._widths = np.array([widths.get(axis, 0) for axis in range(len(formula.axes))], dtype=np.float64)
         self._left = formula.counts(gone)
         self.costs: Floats = formula.costs(gone)
         self._holders = self._overlaps()
@@ -106,6 +129,7 @@ class _State:
         self._prepare()
         self._savings = np.zeros((len(self._members), len(formula.names)))
         self._open = np.ones(len(self._members), dtype=np.bool_)
+        self._thinness = np.ones(len(self._members))
         self._loss = np.array([self._first_loss(family) for family in range(len(self._members))])
         self._update(np.arange(len(self._members)))
 
@@ -204,7 +228,7 @@ class _State:
             return None
         families = np.flatnonzero(useful)
         loss = self._loss[families]
-        price = np.where(loss > 0, loss / saved[families], loss)
+        price = np.where(loss > 0, loss * self._thinness[families] ** THINNING / saved[families], loss)
         return self._members[int(families[np.argmin(price)])][-1]
 
     def take(self, number: int) -> None:
@@ -278,6 +302,7 @@ class _State:
             after = self._left.copy()
             after[axes] -= sizes
             self._open[family] = bool(self._members[family]) and bool((after[axes] >= 1).all())
+            self._thinness[family] = (self._widths[axes] / np.maximum(self._left[axes], 1)).max(initial=1.0)
             if self._open[family]:
                 terms = self._terms[family]
                 left = formula.values(after)[formula.factors[terms]].prod(axis=1)

@@ -53,6 +53,7 @@ def meet_budget(
     before: Mapping[str, float] | None = None,
     reference: nn.Module | None = None,
     refused: Collection[Layers] = (),
+    widths: Mapping[str, int] | None = None,
     steps: int = 1,
     tried: bool = True,
 ) -> tuple[dict[str, Bools], Spending]:
@@ -73,6 +74,8 @@ def meet_budget(
         That network without its noise, if the budget is one of latency.
     refused : collection of tuple of str
         What :func:`survey` found.
+    widths : mapping of str to int, optional
+        How many structures each noise layer had with nothing pruned, if it has been made smaller since.
     steps : int
         In how many calls, this one counted, it is to be met: each takes its costs down by an equal ratio. All
         but the last go by what is predicted.
@@ -93,7 +96,7 @@ def meet_budget(
         If the model's answers can't be compared, so that nothing can be removed from it.
     """
     search = _Search(
-        unwrapped(model), worth, budget, example_inputs, training_step, before, reference, refused
+        unwrapped(model), worth, budget, example_inputs, training_step, before, reference, refused, widths
     )
     found = search.predicted(steps) if steps > 1 or not tried else None
     gone, reached = search.run() if found is None else found
@@ -136,9 +139,12 @@ class _Search:
         before: Mapping[str, float] | None = None,
         reference: nn.Module | None = None,
         refused: Collection[Layers] = (),
+        widths: Mapping[str, int] | None = None,
     ) -> None:
         self._model, self._inputs, self._step, self._budget = model, example_inputs, training_step, budget
         self.kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
+        now = {name: each.size for name, each in self.kept.items()}
+        self._widths = now if widths is None else widths
         self._selection = _all_that_may_go(model, example_inputs, training_step)
         self._losses = class_losses(self._selection, worth, self.kept)
         self._layers_of = _layers_of_classes(self._selection)
@@ -244,7 +250,9 @@ class _Search:
             possible = self._possible()
             dead = self._dead(possible)
             removals = find_removals(self._selection, possible - dead, self._losses)
-            layers = [roots(labels[self.kept[name]]) for name, labels in network.gates.items()]
+            layers = [
+                (roots(labels[self.kept[name]]), self._widths[name]) for name, labels in network.gates.items()
+            ]
             choice = take_away(self._formula, limits, removals, self._losses, self._masked(dead), layers)
             chosen = set(np.flatnonzero(choice.gone).tolist())
             settled = self._selection.only(chosen, {})

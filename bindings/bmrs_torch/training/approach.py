@@ -15,7 +15,7 @@ from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.deciding.prune_to_budget import prune_to_budget
 from bmrs_torch.deciding.scores import scores
 from bmrs_torch.deciding.trial import folded
-from bmrs_torch.layer import MultiplicativeNoise
+from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.training.schedule import Schedule
 
 __all__ = ["Approach"]
@@ -54,6 +54,7 @@ class Approach:
         self._step = training_step
         self._before: dict[str, float] | None = None
         self._is_met = False
+        self._widths = {name: layer.num_structures for name, layer in noise_layers(model).items()}
         self._refused: set[Layers] | None = None
         if {p.device for p in model.parameters()} >= {t.device for t in tensors_of(example_inputs)}:
             self._refused = survey(model, self._budget, example_inputs, training_step)
@@ -74,6 +75,7 @@ class Approach:
             before=self._before,
             reference=self._reference(model),
             refused=self._refused,
+            widths=self._widths,
             steps=self._steps_left(done),
             tried=not self._is_met,
         )
