@@ -52,8 +52,8 @@ THINNING = 8.0
 
 What a structure loses is judged with all others in place. Of a layer that has become thin each carries what
 others carried before, so that a sum of such losses says too little of the last ones: without this, whole
-layers run down to a channel. 8 was chosen on validation images, for ResNet-14 on Fashion-MNIST at a fifth of
-its multiply-adds, and next to it 4 and 20 were no better.
+layers run down to a channel. 8 was chosen on validation images, for ResNet-14 on Fashion-MNIST at a fifth
+of its multiply-adds; 4 and 20 were no better.
 """
 
 
