@@ -96,6 +96,7 @@ def elbo_loss(
     kl_scale: KlScale = "elbo",
     kl_weight: float | None = None,
     num_structures: Mapping[str, int] | None = None,
+    layer_weights: Mapping[str, float] | None = None,
 ) -> Tensor:
     """Loss of one minibatch: mean negative log-likelihood plus the weighted KL divergence of the noise.
 
@@ -121,6 +122,9 @@ def elbo_loss(
         For ``"published"``, the structures of each layer, by its name in the model, as they were before
         :func:`compact` made it smaller. By default those that the layers have now. :class:`Pruner` keeps
         these numbers itself.
+    layer_weights : mapping of str to float, optional
+        What the divergence of each layer counts beside that of the others, by its name in the model, at least
+        0; by default all count 1. :func:`cost_weights` gives those by which what costs more is pressed more.
 
     Returns
     -------
@@ -133,8 +137,8 @@ def elbo_loss(
         If `nll_mean` is not a tensor.
     ValueError
         For an unknown `kl_scale`, a number of samples below 1, a negative or non-finite weight, an
-        `nll_mean` that is not a scalar, a model without noise layers, or a `num_structures` that leaves out
-        a layer or names fewer structures than it has.
+        `nll_mean` that is not a scalar, a model without noise layers, a `num_structures` that leaves out
+        a layer or names fewer structures than it has, or `layer_weights` that leave one out.
 
     Notes
     -----
@@ -153,13 +157,18 @@ def elbo_loss(
     _check_terms(nll_mean, weight)
     layers = noise_layers(model)
     kl = divergence(layers)
-    if kl_scale == "elbo":
+    if kl_scale == "elbo" and layer_weights is None:
         return torch.add(nll_mean, kl.total.to(nll_mean.dtype), alpha=weight / num_samples)
-    counts = _counts(layers, num_structures)
+    factors = (1.0 / num_samples,) * len(layers)
+    if kl_scale == "published":
+        counts = _counts(layers, num_structures)
+        factors = tuple(1.0 / (len(counts) * count) for count in counts)
+    if layer_weights is not None:
+        pairs = zip(factors, _weights(layers, layer_weights), strict=True)
+        factors = tuple(factor * own for factor, own in pairs)
     # Inside a compiled graph it is a constant anyway.
-    shares = (_shares if torch.compiler.is_compiling() else _shares_on)(counts, kl.values.device)
-    mean_of_means = (kl.values * shares).sum()
-    return torch.add(nll_mean, mean_of_means.to(nll_mean.dtype), alpha=weight)
+    on_device = (_as_tensor if torch.compiler.is_compiling() else _kept_on)(factors, kl.values.device)
+    return torch.add(nll_mean, (kl.values * on_device).sum().to(nll_mean.dtype), alpha=weight)
 
 
 def _check_scale(num_samples: int, kl_scale: str) -> None:
@@ -198,14 +207,28 @@ def _counts(layers: Mapping[str, MultiplicativeNoise], before: Mapping[str, int]
     return tuple(before[name] for name in now)
 
 
-def _shares(counts: tuple[int, ...], device: torch.device) -> Tensor:
-    """What the divergence of a layer counts in the mean over layers of the means over structures."""
-    return torch.tensor([1.0 / (len(counts) * count) for count in counts], dtype=torch.float64, device=device)
+def _weights(layers: Mapping[str, MultiplicativeNoise], given: Mapping[str, float]) -> tuple[float, ...]:
+    for name in layers:
+        value = given.get(name)
+        if value is None:
+            raise ValueError(
+                f"layer_weights must give a weight for every noise layer, and {name!r} has none, got those "
+                f"of {', '.join(map(repr, given)) or 'no layer'}"
+            )
+        check_real(f"layer_weights[{name!r}]", value)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"layer_weights[{name!r}] must be finite and at least 0, got {value}")
+    return tuple(float(given[name]) for name in layers)
+
+
+def _as_tensor(factors: tuple[float, ...], device: torch.device) -> Tensor:
+    """What the divergence of each layer is multiplied by."""
+    return torch.tensor(factors, dtype=torch.float64, device=device)
 
 
 @lru_cache(maxsize=64)
-def _shares_on(counts: tuple[int, ...], device: torch.device) -> Tensor:
+def _kept_on(factors: tuple[float, ...], device: torch.device) -> Tensor:
     """The same, copied to the device once: a copy in each step would be waited for."""
     # Were it first asked for in inference, no later step could save it for its backward pass.
     with torch.inference_mode(False):
-        return _shares(counts, device)
+        return _as_tensor(factors, device)

@@ -1,6 +1,7 @@
 """From the noise to a decision: scores, ranks, rules, masks."""
 
 from bmrs_torch.deciding.budget import Budget, BudgetError
+from bmrs_torch.deciding.cost_weights import cost_weights
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import HALF_LOG_2PI
 from bmrs_torch.deciding.prune import prune
@@ -16,6 +17,7 @@ __all__ = [
     "PruneReport",
     "Scores",
     "Spending",
+    "cost_weights",
     "coupled_gates",
     "prune",
     "ranks",

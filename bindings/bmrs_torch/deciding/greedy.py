@@ -48,7 +48,7 @@ class Choice:
 
 
 THINNING = 8.0
-"""Power of a layer's whole width to what is left of it, by which its structures get dearer as it gets thinner.
+"""Power of a layer's whole width to what is left, by which its structures get dearer as it gets thinner.
 
 What a structure loses is judged with all others in place. Of a layer that has become thin each carries what
 others carried before, so that a sum of such losses says too little of the last ones: without this, whole

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Layers", "meet_budget", "survey"]
+__all__ = ["Layers", "all_that_may_go", "meet_budget", "survey"]
 
 Layers = tuple[str, ...]
 """Names of noise layers that are coupled."""
@@ -145,7 +145,7 @@ class _Search:
         self.kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
         now = {name: each.size for name, each in self.kept.items()}
         self._widths = now if widths is None else widths
-        self._selection = _all_that_may_go(model, example_inputs, training_step)
+        self._selection = all_that_may_go(model, example_inputs, training_step)
         self._losses = class_losses(self._selection, worth, self.kept)
         self._layers_of = _layers_of_classes(self._selection)
         stay = [root for root, layers in self._layers_of.items() if layers in refused]
@@ -309,7 +309,7 @@ class _Search:
         )
 
 
-def _all_that_may_go(model: nn.Module, inputs: Any, step: TrainingStep | None) -> Selection:
+def all_that_may_go(model: nn.Module, inputs: Any, step: TrainingStep | None) -> Selection:
     """What could go of a network after some training, if it were masked."""
     other = trained(model)
     with torch.no_grad():

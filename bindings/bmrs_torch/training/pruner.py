@@ -77,6 +77,8 @@ class Pruner:
     kl_scale : {"elbo", "published"}
         See :func:`elbo_loss`. ``"published"`` counts the structures that `model` has when the pruner is made,
         also after the model has shrunk: shrinking changes the speed of the training, not what it presses for.
+    layer_weights : mapping of str to float, optional
+        See :func:`elbo_loss`: those of :func:`cost_weights` press more what costs more.
     shrink : bool
         Make the model smaller each time something was pruned, so that the rest of the training is faster. The
         state of the optimizer shrinks with it.
@@ -172,6 +174,7 @@ class Pruner:
         budget: Budget | Mapping[str, Any] | None = None,
         kl_weight: float | None = None,
         kl_scale: KlScale = "elbo",
+        layer_weights: Mapping[str, float] | None = None,
         shrink: bool = False,
         example_inputs: Any = None,
         others: Sequence[nn.Module] = (),
@@ -185,7 +188,12 @@ class Pruner:
         layers = noise_layers(model)
         check_rule(criterion, {**rule_options, "budget": budget}, model, example_inputs)
         elbo_loss(
-            torch.zeros(()), model, num_samples=num_samples, kl_scale=kl_scale, kl_weight=kl_weight
+            torch.zeros(()),
+            model,
+            num_samples=num_samples,
+            kl_scale=kl_scale,
+            kl_weight=kl_weight,
+            layer_weights=layer_weights,
         )  # raises what is wrong with them now, not after the first minibatch
         self._averages = Averages(model, others)
         if example_inputs is not None:
@@ -194,6 +202,7 @@ class Pruner:
             say_if_noise_is_not_trained(model, optimizer)
         self.model, self.optimizer = model, optimizer
         self.num_samples, self.kl_scale = num_samples, kl_scale
+        self.layer_weights = None if layer_weights is None else dict(layer_weights)
         self.kl_weight = default_kl_weight(num_samples, kl_scale) if kl_weight is None else kl_weight
         self.num_structures = {name: layer.num_structures for name, layer in layers.items()}
         self.schedule = Schedule() if schedule is None else schedule
@@ -478,6 +487,7 @@ class Pruner:
             self.model,
             num_samples=self.num_samples,
             kl_scale=self.kl_scale,
+            layer_weights=self.layer_weights,
             kl_weight=self.kl_weight * self.schedule.kl_factor(self.done),
             num_structures=self.num_structures,
         )
