@@ -88,16 +88,18 @@ def take_away(
     """
     state = _State(formula, removals, losses, gone.copy(), layers)
     taken: list[int] = []
-    while (state.costs > limits * _ROUNDING).any():
+    limits = limits * _ROUNDING
+    while (state.costs > limits).any():
         number = state.best(limits)
         if number is None:
             break
         taken.append(number)
         state.take(number)
-    if taken and not (state.costs > limits * _ROUNDING).any():
-        returned = state.give_back(taken[:-1], limits * _ROUNDING)
+    met = not (state.costs > limits).any()
+    if taken and met:
+        returned = state.give_back(taken[:-1], limits)
         taken = [number for number in taken if number not in returned]
-    return Choice(state.gone, taken, state.costs, not (state.costs > limits * _ROUNDING).any())
+    return Choice(state.gone, taken, state.costs, met)
 
 
 class _State:

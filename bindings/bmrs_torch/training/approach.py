@@ -6,10 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
-from bmrs_torch.channels.calling import TrainingStep, tensors_of
-from bmrs_torch.deciding.budget import as_budget
+from bmrs_torch.channels.calling import TrainingStep, mapped, tensors_of
+from bmrs_torch.deciding.budget import Budget
 from bmrs_torch.deciding.meet_budget import Layers, survey
 from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.deciding.prune_to_budget import prune_to_budget
@@ -30,7 +31,7 @@ class Approach:
     ----------
     model : nn.Module
         The network as it is at the beginning, to which the budget refers.
-    budget : Budget or mapping
+    budget : Budget
     example_inputs : Tensor, tuple, list or dict
     schedule : Schedule
     training_step : callable, optional
@@ -45,12 +46,12 @@ class Approach:
     def __init__(
         self,
         model: nn.Module,
-        budget: Any,
+        budget: Budget,
         example_inputs: Any,
         schedule: Schedule,
         training_step: TrainingStep | None,
     ) -> None:
-        self._budget, self._inputs, self._schedule = as_budget(budget), example_inputs, schedule
+        self._budget, self._inputs, self._schedule = budget, example_inputs, schedule
         self._step = training_step
         self._before: dict[str, float] | None = None
         self._is_met = False
@@ -64,7 +65,9 @@ class Approach:
     def prune(self, model: nn.Module, criterion: str, done: int, options: Mapping[str, Any]) -> PruneReport:
         """Prune as much as is due when so many epochs or steps are done; options are those of `prune`."""
         of_scores = {name: options[name] for name in ("p1", "p2", "seed") if name in options}
-        if self._refused is None:  # the model was elsewhere than the example at first
+        device = next(model.parameters()).device  # frameworks move a model when its training begins
+        self._inputs = mapped(self._inputs, lambda tensor: tensor.to(device))
+        if self._refused is None:
             self._refused = survey(model, self._budget, self._inputs, self._step)
         report = prune_to_budget(
             model,
@@ -73,7 +76,7 @@ class Approach:
             self._inputs,
             training_step=self._step,
             before=self._before,
-            reference=self._reference(model),
+            reference=self._reference(device),
             refused=self._refused,
             widths=self._widths,
             steps=self._steps_left(done),
@@ -84,11 +87,11 @@ class Approach:
         self._is_met = self._is_met or report.spending.measured
         return report
 
-    def _reference(self, model: nn.Module) -> nn.Module | None:
+    def _reference(self, device: torch.device) -> nn.Module | None:
         """The network as it was at first, without noise, where the model is now."""
         if self._first is None:
             return None
-        first = self._first.to(next(model.parameters()).device)
+        first = self._first.to(device)
         if any(isinstance(module, MultiplicativeNoise) for module in first.modules()):
             first = folded(first, self._inputs, self._step)
         self._first = first

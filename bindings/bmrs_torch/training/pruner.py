@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bmrs_torch.channels.calling import TrainingStep
-from bmrs_torch.deciding.budget import Budget
+from bmrs_torch.deciding.budget import Budget, as_budget
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
@@ -105,6 +105,8 @@ class Pruner:
         How many are done.
     kl_weight : float
         Weight of the divergence, without the warm-up.
+    budget : Budget or None
+        What the network may cost in the end.
     num_structures : dict of str to int
         Structures of each noise layer at the beginning.
     history : list of dict
@@ -217,9 +219,10 @@ class Pruner:
         self._seen = Seen()
         self._rule = {**rule_options, "budget": budget}
         self._observer = Observer(model, criterion, self._rule, example_inputs)
+        self.budget = None if budget is None else as_budget(budget)
         self._approach: Approach | None = None
-        if budget is not None:
-            self._approach = Approach(model, budget, example_inputs, self.schedule, training_step)
+        if self.budget is not None:
+            self._approach = Approach(model, self.budget, example_inputs, self.schedule, training_step)
 
     @property
     def done(self) -> int:
