@@ -16,9 +16,6 @@ NOISE_STEPS = 200, 1000
 MOST_NOISE = 1 / 4
 """Part of all steps: what recovers the network is worth more than what decides about it."""
 
-LR = 2e-3
-"""Of the weights, by Adam, at its highest."""
-
 NOISE_TRAVEL = 25.0
 """Where a rule decides: how far log σ could get, which Adam moves by its learning rate a step at most.
 
@@ -53,9 +50,9 @@ class Effort:
 def usual_effort(
     steps_per_epoch: int,
     *,
+    lr: float,
     epochs: float | None = None,
     noise_steps: int | None = None,
-    lr: float | None = None,
     noise_lr: float | None = None,
     to_budget: bool,
 ) -> Effort:
@@ -65,15 +62,15 @@ def usual_effort(
     ----------
     steps_per_epoch : int
         Minibatches.
+    lr : float
+        The highest of the weights.
     epochs : float, optional
         In all, the noise included; by default 6, or as many as make 2,500 steps.
     noise_steps : int, optional
         By default an epoch, but at least 200, at most 1,000, and at most a quarter of all.
-    lr : float, optional
-        By default 0.002.
     noise_lr : float, optional
-        By default five times `lr`. Where a rule decides, not
-        a budget, at least so much that log σ can go as far as the rule wants to see, up to 0.05.
+        By default five times `lr`, up to 0.05. Where a rule decides, not
+        a budget, at least so much that log σ can go as far as the rule wants to see, up to the same.
     to_budget : bool
         Whether there is a budget.
     """
@@ -85,9 +82,8 @@ def usual_effort(
         noise_steps = min(max(fewest, steps_per_epoch), most)
         if steps:
             noise_steps = max(1, min(noise_steps, round(MOST_NOISE * steps)))
-    rate = LR if lr is None else lr
     if noise_lr is None:
-        noise_lr = 5 * rate
+        noise_lr = min(5 * lr, FASTEST_NOISE)
         if not to_budget:
             noise_lr = max(noise_lr, min(NOISE_TRAVEL / noise_steps, FASTEST_NOISE))
-    return Effort(max(steps, noise_steps), noise_steps, rate, noise_lr)
+    return Effort(max(steps, noise_steps), noise_steps, lr, noise_lr)

@@ -21,7 +21,7 @@ from bmrs_torch.training.pruner import Pruner
 from bmrs_torch.training.recovery import Batches, check_finite, one_cycle
 from bmrs_torch.training.schedule import Schedule
 
-__all__ = ["learn_and_prune", "pruning_dates"]
+__all__ = ["learn_and_prune", "pruning_dates", "stream"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -101,7 +101,7 @@ def _steps(
 ) -> Iterator[float]:
     cycle = LambdaLR(optimizer, [partial(_rate, group["name"], effort) for group in optimizer.param_groups])
     with torch.enable_grad():
-        for step, batch in enumerate(_stream(batches, effort.noise_steps), start=1):
+        for step, batch in zip(range(1, effort.noise_steps + 1), stream(batches), strict=False):
             misfit = loss(pruner.model, batch)
             if step == 1:
                 _check_dependence(misfit, pruner.model)
@@ -123,17 +123,14 @@ def _rate(group: str, effort: Effort, step: int) -> float:
     return one_cycle(step, effort.steps) if group == "weights" else 1.0
 
 
-def _stream(batches: Batches, steps: int) -> Iterator[Any]:
-    """So many minibatches, from the first on again where they end."""
-    taken = 0
-    while taken < steps:
-        before = taken
+def stream(batches: Batches) -> Iterator[Any]:
+    """Minibatches, from the first on again where they end."""
+    while True:
+        none = True
         for batch in batches:
+            none = False
             yield batch
-            taken += 1
-            if taken == steps:
-                return
-        if taken == before:
+        if none:
             raise ValueError("batches holds no minibatch any more, though it did at first")
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,8 +26,9 @@ from bmrs_torch.surgery.progress import Progress
 from bmrs_torch.training.checks import check_example
 from bmrs_torch.training.decision import altogether, from_numbers, to_numbers
 from bmrs_torch.training.distillation import Distillation
-from bmrs_torch.training.effort import Effort, usual_effort
-from bmrs_torch.training.noise_phase import learn_and_prune, pruning_dates
+from bmrs_torch.training.effort import FASTEST_NOISE, Effort, usual_effort
+from bmrs_torch.training.noise_phase import learn_and_prune, pruning_dates, stream
+from bmrs_torch.training.range_test import range_test
 from bmrs_torch.training.recovery import Batches, MakeOptimizer, Recovery, Validate, validated
 from bmrs_torch.training.run_folder import RunFolder
 
@@ -119,9 +120,8 @@ def prune_trained(
     little, so that the evidence is always that of the network as it then is. Then the network is made
     smaller, the noise is folded into its weights, and it is trained plainly for the greater part of the time.
 
-    Nothing has to be set. `lr` is the one of Adam with which such networks are trained from scratch; a
-    network that was trained with a smaller one, such as a large transformer, needs that. The number of steps
-    and epochs goes by the number of samples: see `epochs` and `steps`.
+    Nothing has to be set. The learning rate is found by trying what the network bears, on a copy; the number
+    of steps and epochs goes by the number of samples: see `lr`, `epochs` and `steps`.
 
     Parameters
     ----------
@@ -146,7 +146,8 @@ def prune_trained(
         and at most a quarter of all.
     lr : float, optional
         The highest learning rate of the weights: in one cycle over all steps it rises to that within a tenth
-        of them, and then falls to 0. By default 0.002.
+        of them, and then falls to 0. By default the one at which the loss of the network given has grown by
+        0.1 nats when it is raised from 1e-6 in up to 100 steps (Smith, 2017), from 1e-5 to 0.01.
     noise_lr : float, optional
         Of the noise; by default five times `lr`, and without a budget at least 25 / steps, up to 0.05,
         without which log σ couldn't go as far as the rule wants to see.
@@ -227,13 +228,14 @@ def prune_trained(
     if first is _NOTHING:
         raise ValueError("batches holds no minibatch, so there is nothing to learn the noise from")
     inputs = _inputs_of(model, first, example_inputs)
-    effort = usual_effort(
-        len(batches), epochs=epochs, noise_steps=steps, lr=lr, noise_lr=noise_lr, to_budget=budget is not None
-    )
     noisy = _with_noise(model, inputs)
     check_rule(criterion, rule, noisy, inputs)
     settings = {
-        **asdict(effort),
+        "epochs": epochs,
+        "steps": steps,
+        "minibatches": len(batches),
+        "lr": lr,
+        "noise_lr": noise_lr,
         "num_samples": total,
         "kl_weight": weight,
         "budget": None if budget is None else str(as_budget(budget)),
@@ -243,15 +245,17 @@ def prune_trained(
         "criterion": criterion,
         **{name: repr(value) for name, value in rule_options.items()},
     }
-    run = _Run(
-        noisy,
-        batches,
-        _taught(loss, model, teacher),
-        effort,
-        inputs,
-        lambda network: loss(network, first),
-        None if folder is None else RunFolder(folder, settings),
+    taught = _taught(loss, model, teacher)
+    kept = None if folder is None else RunFolder(folder, settings)
+    state = None if kept is None else kept.load()
+    if lr is None and fixed_weights and epochs == 0:
+        lr = FASTEST_NOISE  # no weight learns
+    elif lr is None:
+        lr = range_test(model, stream(batches), loss) if state is None else state["lr"]
+    effort = usual_effort(
+        len(batches), lr=lr, epochs=epochs, noise_steps=steps, noise_lr=noise_lr, to_budget=budget is not None
     )
+    run = _Run(noisy, batches, taught, effort, inputs, lambda network: loss(network, first), kept, state)
     before = None if validate is None else validated(model, validate)
     run.decide(
         budget=budget,
@@ -265,7 +269,7 @@ def prune_trained(
     recovery = Recovery(
         run.smaller,
         batches,
-        _taught(loss, model, teacher),
+        taught,
         effort.steps - effort.noise_steps,
         make(run.smaller.parameters()),
         validate,
@@ -287,10 +291,11 @@ class _Run:
         inputs: Any,
         training_step: Callable[[nn.Module], Tensor],
         folder: RunFolder | None,
+        state: Mapping[str, Any] | None,
     ) -> None:
         self._noisy, self._batches, self._loss = noisy, batches, loss
         self._effort, self._inputs, self._step, self._folder = effort, inputs, training_step, folder
-        self._kept = None if folder is None else folder.load()
+        self._kept = state
 
     def decide(self, *, budget: Any, **options: Any) -> None:
         """Learn the noise, prune and cut, or take up what was decided."""
@@ -356,6 +361,7 @@ class _Run:
         if self._folder is not None:
             self._folder.save(
                 {
+                    "lr": self._effort.lr,
                     "noisy": self._noisy.state_dict(),
                     "losses": list(self._losses),
                     "decision": to_numbers(self._decision),

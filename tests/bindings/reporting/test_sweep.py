@@ -93,8 +93,9 @@ def test_with_prune_trained_more_weight_leaves_less_and_the_start_is_untouched()
         misfit,
         metrics={"accuracy": lambda net: (net(X).argmax(1) == Y).float().mean().item()},
         kl_weights=[0.0, 20.0],
+        epochs=100,
         steps=100,
-        lr=0.1,
+        noise_lr=0.1,
     )
     sizes = [row.parameters for row in found.rows]
     assert sizes[0] == sizes[1] > sizes[2]  # type: ignore[operator]
@@ -222,7 +223,8 @@ class TestFolder:
         model = insert_noise(network(), X)
         options: dict[str, Any] = {"metrics": {"accuracy": hidden}, "kl_weights": [20.0], "folder": tmp_path}
         found = [
-            sweep(model, BATCHES, misfit, num_samples=64, steps=60, lr=0.2, **options).rows for _ in range(2)
+            sweep(model, BATCHES, misfit, num_samples=64, epochs=40, steps=60, noise_lr=0.2, **options).rows
+            for _ in range(2)
         ]
         assert found[0] == found[1]
         assert found[0][0].parameters == sum(p.numel() for p in network().parameters())

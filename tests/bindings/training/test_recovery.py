@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bmrs_torch import Budget, Distillation, prune_trained
 from bmrs_torch.training.effort import usual_effort
+from bmrs_torch.training.noise_phase import stream
+from bmrs_torch.training.range_test import range_test
 from bmrs_torch.training.recovery import one_cycle
 
 NUM_SAMPLES = 192
@@ -119,7 +122,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_bit(tmp_path: Path, after: int) -
 
 def test_a_folder_with_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     shrink(trained(), folder=tmp_path, epochs=2)
-    with pytest.raises(ValueError, match=r"other settings: .*lr=0.002, now 0.01.*steps=12, now 24"):
+    with pytest.raises(ValueError, match=r"other settings: epochs=2, now 4; lr=None, now 0.01. Give those"):
         shrink(trained(), folder=tmp_path, epochs=4, lr=0.01)
     (tmp_path / "run.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="can't be read as the state of a run"):
@@ -215,11 +218,51 @@ def test_weights_learn_in_one_cycle_from_the_noise_to_the_end() -> None:
 
 
 def test_the_usual_effort_follows_the_number_of_samples() -> None:
-    digits = usual_effort(22, to_budget=False)
+    digits = usual_effort(22, lr=2e-3, to_budget=False)
     assert (digits.steps, digits.noise_steps) == (22 * 114, 200)
-    images = usual_effort(1_000_000 // 128, to_budget=True)
+    images = usual_effort(1_000_000 // 128, lr=2e-3, to_budget=True)
     assert (images.steps, images.noise_steps) == (6 * 7812, 1000)
     assert (images.noise_lr, digits.noise_lr) == (0.01, 0.05)
-    assert usual_effort(100, epochs=4, to_budget=True).noise_steps == 100
-    assert usual_effort(100, epochs=1, to_budget=True).noise_steps == 25
-    assert usual_effort(100, epochs=0, to_budget=True).steps == 200
+    assert usual_effort(100, lr=2e-3, epochs=4, to_budget=True).noise_steps == 100
+    assert usual_effort(100, lr=2e-3, epochs=1, to_budget=True).noise_steps == 25
+    assert usual_effort(100, lr=2e-3, epochs=0, to_budget=True).steps == 200
+
+
+def more_sensitive(model: nn.Sequential) -> nn.Module:
+    """The same function, in which a step of the last layer changes the logits a thousand times as much."""
+    small = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in small[-1].parameters():
+            parameter.div_(1000)
+    return nn.Sequential(*small, Times(1000.0))
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_the_learning_rate_is_what_the_network_bears() -> None:
+    model = trained()
+    states = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = [tuple(t[i : i + 32] for t in DATA.tensors) for i in range(0, NUM_SAMPLES, 32)]
+    rate = range_test(model, stream(batches), misfit)
+    assert rate == 1e-2
+    assert 1e-4 < range_test(more_sensitive(model), stream(batches), misfit) < rate / 2
+    assert all(torch.equal(value, states[name]) for name, value in model.state_dict().items())
+
+    # A network that learns nothing bears anything, and of few minibatches at most as much as was tried.
+    assert range_test(model, stream(batches), lambda net, batch: 0 * misfit(net, batch)) == 1e-2
+    assert range_test(model, iter(batches), misfit) == 1e-5
+
+
+def test_the_rate_that_was_found_is_kept_in_the_folder(tmp_path: Path) -> None:
+    first = shrink(trained(), folder=tmp_path, epochs=4)
+    torch.manual_seed(5)
+    assert [r["lr"] for r in shrink(trained(), folder=tmp_path, epochs=4).history] == [
+        r["lr"] for r in first.history
+    ]
