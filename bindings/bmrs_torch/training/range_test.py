@@ -29,9 +29,9 @@ def range_test(model: nn.Module, batches: Iterator[Any], loss: Callable[[nn.Modu
     """Raise the learning rate of Adam step by step, on a copy, until the misfit grows (Smith, 2017).
 
     Of a network that was trained already the loss doesn't fall first, as it does in the test of one that is
-    new: the rate is the one at which it has grown by 0.1 nats, as a mean over five minibatches. For four
-    networks trained on Fashion-MNIST that is within a factor of two of what was best for recovery. A network
-    with large or pretrained layers gets a smaller one than a small network.
+    new: the rate is the one at which it has grown by 0.1 nats, as a mean over five minibatches. For a small
+    ResNet and a small ViT on Fashion-MNIST that is 0.002 to 0.005, where 0.004 recovered them better than
+    0.001 and 0.002 did.
 
     Parameters
     ----------
