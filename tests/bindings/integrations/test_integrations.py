@@ -14,7 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bmrs_torch import Pruner, Schedule, default_kl_weight, insert_noise, noise_layers, parameter_groups
+from bmrs_torch import (
+    Budget,
+    Pruner,
+    Schedule,
+    default_kl_weight,
+    insert_noise,
+    noise_layers,
+    parameter_groups,
+)
 from bmrs_torch.integrations.pruner_holder import PrunerHolder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the frameworks, about themselves; not ours to mend
@@ -108,7 +116,14 @@ class TestLightning:
     def pl(self) -> Any:
         return pytest.importorskip("lightning.pytorch", reason="pip install 'bmrs-pruning[integrations]'")
 
-    def fit(self, pl: Any, folder: Path, epochs: int, resume: str | None = None) -> tuple[Any, Any, Any]:
+    def fit(
+        self,
+        pl: Any,
+        folder: Path,
+        epochs: int,
+        resume: str | None = None,
+        options: dict[str, Any] = OPTIONS,
+    ) -> tuple[Any, Any, Any]:
         from bmrs_torch.integrations.lightning import PruningCallback
 
         class Classifier(pl.LightningModule):
@@ -122,7 +137,7 @@ class TestLightning:
             def configure_optimizers(self) -> torch.optim.Optimizer:
                 return torch.optim.Adam(parameter_groups(self.net, lr=0.01))
 
-        module, callback = Classifier(), PruningCallback(**OPTIONS)
+        module, callback = Classifier(), PruningCallback(**options)
         trainer = pl.Trainer(
             max_epochs=epochs,
             callbacks=[callback],
@@ -152,6 +167,23 @@ class TestLightning:
         for ours, theirs in zip(module.net.parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs)
         assert callback.pruner.finish(data().tensors[0])[0].out_features == 4
+
+    def test_it_comes_down_to_a_budget(self, pl: Any, tmp_path: Path) -> None:
+        x = data().tensors[0]
+        layers = noise_layers(insert_noise(network(), x))
+        options: dict[str, Any] = {
+            "num_samples": NUM_SAMPLES,
+            "budget": Budget(macs=0.5),
+            "example_inputs": x,
+            "schedule": Schedule(finetune_from=2),
+            "layer_weights": dict.fromkeys(layers, 1.0),
+        }
+        _, callback, _ = self.fit(pl, tmp_path, 3, options=options)
+        fractions = [entry["costs"]["macs"] for entry in callback.pruner.history if entry["due"]]
+        assert fractions == sorted(fractions, reverse=True)
+        small = callback.pruner.finish(x)
+        whole, left = (sum(p.numel() for p in m.parameters() if p.ndim > 1) for m in (network(), small))
+        assert left <= 0.5 * whole
 
     def test_an_optimizer_that_does_not_train_the_noise_is_warned_of(self, pl: Any) -> None:
         from bmrs_torch.integrations.lightning import PruningCallback
