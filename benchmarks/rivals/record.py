@@ -94,12 +94,27 @@ def key_of(run: Run, data: str) -> str:
 def made_with(arguments: Sequence[str]) -> dict[str, Any]:
     """Command, commit, machine and versions."""
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.rivals", *arguments]),
+        "command": shlex.join(["python", "-m", "benchmarks.rivals", *_without_places(arguments)]),
         "commit": commit(),
         "machine": asdict(this_machine()),
         "versions": versions(*PACKAGES),
         "threads": 1,
     }
+
+
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    """What was asked for, but not where it lay on that machine."""
+    words, kept = iter(arguments), []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in _PLACES:
+            kept.append(word)
+        elif not value:
+            next(words, None)
+    return kept
+
+
+_PLACES = ("--scratch", "--data", "--record")
 
 
 def sizes(found: Trained, images: Split) -> dict[str, Any]:

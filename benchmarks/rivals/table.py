@@ -54,9 +54,10 @@ def page(record: Record) -> str:
 
 
 def _of_network(network: str, record: Record) -> list[str]:
-    known = {line["epochs"] for line in record.lines.values() if line["network"] == network}
+    finals = [line for line in record.lines.values() if line["split"] == TEST]
+    known = {line["epochs"] for line in finals if line["network"] == network}
     if not known:
-        return ["No runs yet.", ""]
+        return ["No final runs yet.", ""]
     lines = [f"![Accuracy against multiply-adds and parameters](rivals_{network}.png)", ""]
     lines += [*_summary(network, record), ""]
     for epochs in sorted(known):

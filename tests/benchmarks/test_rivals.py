@@ -61,6 +61,7 @@ def test_runs_are_recorded_shown_and_not_done_again(tmp_path: Path, monkeypatch:
     for line in lines:
         assert line["macs_left"] == (1 if line["method"] == "unpruned" else pytest.approx(0.49, abs=0.02))
         assert {"command", "commit", "machine", "versions", "widths", "procedure"} <= line.keys()
+        assert str(tmp_path) not in json.dumps(line)
     for method in ("bmrs", "unpruned", "bmrs_teacher"):
         tried = [line for line in lines if line["method"] == method and line["seed"] == 0]
         (final,) = (line for line in tried if line["split"] == TEST)
