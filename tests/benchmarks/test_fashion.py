@@ -35,7 +35,7 @@ def few_images_and_pruning_from_the_first_epoch(monkeypatch: Any) -> None:
     monkeypatch.setattr(fashion, "LATENCY_SECONDS", 0.01)
 
 
-@pytest.mark.filterwarnings("ignore:nothing was pruned in 3 steps")  # too few for the evidence
+@pytest.mark.filterwarnings("ignore:nothing was pruned in 3 minibatches")  # too few for the evidence
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_a_run_is_recorded_and_its_network_loads_again(network: str, tmp_path: Path, capsys: Any) -> None:
     arguments = ["--network", network, *QUICK, "--out", str(tmp_path)]
