@@ -52,6 +52,7 @@ from bmrs_torch.training import (
     Schedule,
     parameter_groups,
     prune_trained,
+    range_test,
 )
 
 __all__ = [
@@ -106,6 +107,7 @@ __all__ = [
     "plan_insertion",
     "prune",
     "prune_trained",
+    "range_test",
     "ranks",
     "report",
     "save_pruned",

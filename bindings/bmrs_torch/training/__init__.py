@@ -4,6 +4,7 @@ from bmrs_torch.training.distillation import Distillation
 from bmrs_torch.training.parameter_groups import NOISE_LR_MULTIPLIER, parameter_groups
 from bmrs_torch.training.prune_trained import PostTrainingResult, prune_trained
 from bmrs_torch.training.pruner import Pruner
+from bmrs_torch.training.range_test import range_test
 from bmrs_torch.training.schedule import Schedule
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "Schedule",
     "parameter_groups",
     "prune_trained",
+    "range_test",
 ]

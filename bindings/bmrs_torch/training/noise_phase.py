@@ -15,13 +15,14 @@ from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.deciding.prune_report import PruneReport
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.progress import Progress
+from bmrs_torch.training.batches import Batches, stream
 from bmrs_torch.training.effort import Effort
 from bmrs_torch.training.parameter_groups import parameter_groups
 from bmrs_torch.training.pruner import Pruner
-from bmrs_torch.training.recovery import Batches, check_finite, one_cycle
+from bmrs_torch.training.recovery import check_finite, one_cycle
 from bmrs_torch.training.schedule import Schedule
 
-__all__ = ["learn_and_prune", "pruning_dates", "stream"]
+__all__ = ["learn_and_prune", "pruning_dates"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -121,17 +122,6 @@ def _steps(
 def _rate(group: str, effort: Effort, step: int) -> float:
     """That of the weights goes up and down over all steps, that of the noise stays."""
     return one_cycle(step, effort.steps) if group == "weights" else 1.0
-
-
-def stream(batches: Batches) -> Iterator[Any]:
-    """Minibatches, from the first on again where they end."""
-    while True:
-        none = True
-        for batch in batches:
-            none = False
-            yield batch
-        if none:
-            raise ValueError("batches holds no minibatch any more, though it did at first")
 
 
 @contextlib.contextmanager

@@ -23,13 +23,14 @@ from bmrs_torch.operation.arguments import check_model, check_real, check_switch
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.fold import fold
 from bmrs_torch.surgery.progress import Progress
+from bmrs_torch.training.batches import Batches
 from bmrs_torch.training.checks import check_example
 from bmrs_torch.training.decision import altogether, from_numbers, to_numbers
 from bmrs_torch.training.distillation import Distillation
 from bmrs_torch.training.effort import FASTEST_NOISE, Effort, usual_effort
-from bmrs_torch.training.noise_phase import learn_and_prune, pruning_dates, stream
+from bmrs_torch.training.noise_phase import learn_and_prune, pruning_dates
 from bmrs_torch.training.range_test import range_test
-from bmrs_torch.training.recovery import Batches, MakeOptimizer, Recovery, Validate, validated
+from bmrs_torch.training.recovery import MakeOptimizer, Recovery, Validate, validated
 from bmrs_torch.training.run_folder import RunFolder
 
 __all__ = ["PostTrainingResult", "prune_trained"]
@@ -251,7 +252,7 @@ def prune_trained(
     if lr is None and fixed_weights and epochs == 0:
         lr = FASTEST_NOISE  # no weight learns
     elif lr is None:
-        lr = range_test(model, stream(batches), loss) if state is None else state["lr"]
+        lr = range_test(model, batches, loss) if state is None else state["lr"]
     effort = usual_effort(
         len(batches), lr=lr, epochs=epochs, noise_steps=steps, noise_lr=noise_lr, to_budget=budget is not None
     )

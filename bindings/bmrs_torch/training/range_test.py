@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from bmrs_torch.training.batches import Batches, stream
 
 __all__ = ["STEPS", "range_test"]
 
@@ -25,7 +27,7 @@ _MEAN_OF = 5
 _BOUNDS = 1e-5, 1e-2
 
 
-def range_test(model: nn.Module, batches: Iterator[Any], loss: Callable[[nn.Module, Any], Tensor]) -> float:
+def range_test(model: nn.Module, batches: Batches, loss: Callable[[nn.Module, Any], Tensor]) -> float:
     """Raise the learning rate of Adam step by step, on a copy, until the misfit grows (Smith, 2017).
 
     Of a network that was trained already the loss doesn't fall first, as it does in the test of one that is
@@ -37,8 +39,8 @@ def range_test(model: nn.Module, batches: Iterator[Any], loss: Callable[[nn.Modu
     ----------
     model : nn.Module
         The trained network; it is left as it is.
-    batches : iterator
-        Of minibatches, at most 100 of which are taken.
+    batches : Batches
+        Minibatches, such as a DataLoader; up to 100 are taken, from the first on again where they end.
     loss : callable
         From a network and a minibatch to the mean negative log-likelihood, in nats.
 
@@ -46,13 +48,24 @@ def range_test(model: nn.Module, batches: Iterator[Any], loss: Callable[[nn.Modu
     -------
     float
         From 1e-5 to 0.01.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import range_test
+    >>> batches = [(torch.randn(8, 4), torch.zeros(8, dtype=torch.long))]
+    >>> def loss(net, batch):
+    ...     return nn.functional.cross_entropy(net(batch[0]), batch[1])
+    >>> 1e-5 <= range_test(nn.Linear(4, 2), batches, loss) <= 0.01
+    True
     """
     tried = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(tried.parameters(), lr=LOWEST, weight_decay=0.0)
     last: deque[float] = deque(maxlen=_MEAN_OF)
     quiet, rate = 0.0, LOWEST
     with torch.enable_grad():
-        for step, batch in zip(range(STEPS), batches, strict=False):
+        for step, batch in zip(range(STEPS), stream(batches), strict=False):
             rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate

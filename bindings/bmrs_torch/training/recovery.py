@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +15,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.surgery.progress import Progress
+from bmrs_torch.training.batches import Batches
 
-__all__ = ["Batches", "MakeOptimizer", "Recovery", "Validate", "check_finite", "one_cycle", "validated"]
+__all__ = ["MakeOptimizer", "Recovery", "Validate", "check_finite", "one_cycle", "validated"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Validate = Callable[[nn.Module], float]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-
-class Batches(Protocol):
-    """Minibatches to go through as often as one likes, such as a DataLoader."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """From the first on."""
-        ...
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
 
 
 WARM_UP = 0.1
