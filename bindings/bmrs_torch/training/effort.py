@@ -73,10 +73,20 @@ def usual_effort(
         a budget, at least so much that log σ can go as far as the rule wants to see, up to the same.
     to_budget : bool
         Whether there is a budget.
+
+    Raises
+    ------
+    ValueError
+        If the steps with noise are all there are.
     """
     if epochs is None:
         epochs = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps_per_epoch))
     steps = round(epochs * steps_per_epoch)
+    if noise_steps is not None and 0 < steps <= noise_steps:
+        raise ValueError(
+            f"steps={noise_steps} with noise leave nothing of the {steps} that epochs={epochs:g} make: take "
+            "fewer, more epochs, or epochs=0 if nothing is to be recovered"
+        )
     if noise_steps is None:
         fewest, most = NOISE_STEPS
         noise_steps = min(max(fewest, steps_per_epoch), most)

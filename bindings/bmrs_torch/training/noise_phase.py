@@ -78,12 +78,10 @@ def learn_and_prune(
     reports : list of PruneReport
         Of each pruning.
     """
-    with _noise_alone_learns(noisy) if fixed_weights else contextlib.nullcontext():
+    with _noise_alone_learns(noisy) if fixed_weights else in_mode(noisy, training=True):
         groups = parameter_groups(noisy, effort.lr, effort.noise_lr / effort.lr)
         optimizer = torch.optim.Adam([group for group in groups if group["params"]])
         pruner = Pruner(noisy, optimizer, **options)
-        if not fixed_weights:
-            noisy.train()
         reports: list[PruneReport] = []
         misfits = list(_steps(pruner, optimizer, batches, loss, effort, progress, reports))
         for layer in noise_layers(noisy).values():

@@ -45,7 +45,7 @@ class PostTrainingResult:
     Attributes
     ----------
     model : nn.Module
-        The smaller network, an ordinary one, trained again.
+        The smaller network, an ordinary one, trained again, and in the mode of the one given.
     masked : nn.Module
         The network with its noise and masks, of the original widths, as it was when it was made smaller.
     decision : PruneReport
@@ -336,11 +336,14 @@ class _Run:
         else:
             recovery.begin()
             self._keep(recovery)
+        modes = [(module, module.training) for module in recovery.model.modules()]
         with Progress(recovery.total, "recovery") as progress:
             progress.advance(recovery.steps)
             while not recovery.is_done:
                 recovery.epoch(progress)
                 self._keep(recovery)
+        for module, training in modes:
+            module.training = training
         score = recovery.finish()
         return PostTrainingResult(
             recovery.model,

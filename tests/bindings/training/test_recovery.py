@@ -127,6 +127,24 @@ def test_a_folder_with_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -
         shrink(trained(), folder=tmp_path, epochs=2)
 
 
+def test_modes_and_frozen_parameters_are_those_of_the_network_given() -> None:
+    model = trained()
+    model[0].requires_grad_(False)
+    model[1].eval()
+    result = shrink(model, epochs=3)
+    assert [m.training for m in result.model.modules()] == [m.training for m in model.modules()]
+    assert not result.model[0].weight.requires_grad
+    weight, whole = result.model[0].weight, model[0].weight
+    assert isinstance(whole, Tensor)
+    rows = {tuple(row) for row in whole.tolist()}
+    assert {tuple(row) for row in weight.tolist()} <= rows
+
+
+def test_noise_that_leaves_no_time_to_recover_is_refused() -> None:
+    with pytest.raises(ValueError, match="steps=12 with noise leave nothing of the 12 that epochs=2 make"):
+        shrink(trained(), epochs=2, steps=12)
+
+
 def test_the_optimizer_is_the_users() -> None:
     made: list[torch.optim.SGD] = []
 
