@@ -24,7 +24,7 @@ PROCEDURE = (
 Batch = tuple[Tensor, Tensor, Tensor | None]
 
 
-class _Batches:
+class Batches:
     """Minibatches in an order that is new each time they are gone through, with what the teacher says."""
 
     def __init__(self, images: Tensor, labels: Tensor, teacher: Tensor | None, size: int) -> None:
@@ -90,8 +90,8 @@ def smaller(
     try:
         return prune_trained(
             noisy.to(memory_format=memory),  # type: ignore[call-overload]
-            _Batches(images, part.labels, teacher, batch),
-            _loss,
+            Batches(images, part.labels, teacher, batch),
+            misfit_of,
             budget=Budget(macs=macs),
             epochs=epochs,
             num_samples=len(part.labels),
@@ -101,6 +101,7 @@ def smaller(
         raise PruningError(f"BMRS: {error}") from error
 
 
-def _loss(model: nn.Module, batch: Batch) -> Tensor:
+def misfit_of(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of a minibatch, of its labels or also of what the teacher says."""
     images, labels, teacher = batch
     return misfit(model(images), labels, teacher)

@@ -91,10 +91,10 @@ def key_of(run: Run, data: str) -> str:
     return digest(settings(run, data))
 
 
-def made_with(arguments: Sequence[str]) -> dict[str, Any]:
+def made_with(arguments: Sequence[str], module: str = "benchmarks.rivals") -> dict[str, Any]:
     """Command, commit, machine and versions."""
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.rivals", *_without_places(arguments)]),
+        "command": shlex.join(["python", "-m", module, *_without_places(arguments)]),
         "commit": commit(),
         "machine": asdict(this_machine()),
         "versions": versions(*PACKAGES),
