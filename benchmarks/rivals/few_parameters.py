@@ -1,9 +1,9 @@
 """``python -m benchmarks.rivals.few_parameters``: the small networks with a twentieth of their parameters.
 
-The best of the paper's Table 1 have 91.6 % of the MLP's parameters gone at 85.79 % and 88.7 % of LeNet-5's
-at 81.10 %, by its own count. Here the smaller networks are really made and their parameters counted. Nothing is
-chosen: all but the budget and the epochs is as :func:`prune_trained` has it by default, and the test images
-are read once for each network.
+The best of the paper's Table 1 have 91.6 % of the MLP's parameters gone at 85.79 %, and 88.7 % of those of
+LeNet-5 at 81.10 %, by its own count, after 60 epochs. Here the smaller networks are really made and their
+parameters counted. Nothing is chosen: all but the budget and the epochs is as :func:`prune_trained` has it by
+default, and the test images are read once for each network.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Setting:
     epochs: int
 
 
-SETTINGS = (Setting("mlp", 0.08, 20), Setting("lenet", 0.05, 50))
+SETTINGS = (Setting("mlp", 0.08, 20), Setting("mlp", 0.08, 50), Setting("lenet", 0.05, 50))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
