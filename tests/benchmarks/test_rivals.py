@@ -13,7 +13,7 @@ import torch
 import benchmarks.rivals.__main__ as command
 from benchmarks.demo.data import ImageData
 from benchmarks.fashion.networks import EncoderBlock, SmallViT
-from benchmarks.rivals import protocol
+from benchmarks.rivals import few_parameters, protocol
 from benchmarks.rivals.images import FASHION_MNIST, split
 from benchmarks.rivals.learning import answers, misfit
 from benchmarks.rivals.methods import draw_anew
@@ -246,3 +246,31 @@ def test_the_page_in_the_results_says_what_the_record_beside_it_holds() -> None:
     record = Record(ROOT / RESULTS / "rivals.jsonl", FASHION_MNIST)
     assert (ROOT / RESULTS / "rivals.md").read_text(encoding="utf-8") == page(record)
     assert f"]({RESULTS}/rivals.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_few_parameters_are_recorded_and_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = few_parameters.Setting("mlp", 0.1, 2)
+    monkeypatch.setattr(few_parameters, "SETTINGS", (quick,))
+    monkeypatch.setattr(few_parameters, "load_images", few_images)
+    record = tmp_path / "few.jsonl"
+    places = ["--record", str(record), "--data", str(tmp_path)]
+    assert few_parameters.main(places) == 0
+    lines = few_parameters.read(record)
+    assert [line["seed"] for line in lines] == list(range(5))
+    assert all(line["parameters_left"] <= 0.1 for line in lines)
+    assert {line["command"] for line in lines} == {"python -m benchmarks.rivals.few_parameters"}
+
+    def never(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(few_parameters, "_outcome", never)
+    assert few_parameters.main(places) == 0
+    assert "| MLP 1×150 | 5 | 2 | 9" in capsys.readouterr().out
+
+
+def test_the_results_hold_what_the_readme_says_of_few_parameters() -> None:
+    lines = few_parameters.read(ROOT / RESULTS / "few_parameters.jsonl")
+    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(row in told for row in few_parameters.table(lines).splitlines())
