@@ -41,7 +41,7 @@ class Setting:
     epochs: int
 
 
-SETTINGS = (Setting("mlp", 0.08, 20), Setting("mlp", 0.08, 50), Setting("lenet", 0.05, 50))
+SETTINGS = (Setting("mlp", 0.08, 20), Setting("lenet", 0.05, 50))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
