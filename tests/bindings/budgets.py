@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bmrs_torch import Budget, noise_layers
+from bmrs_torch import Budget, MultiplicativeNoise, noise_layers
 from bmrs_torch.deciding.meet_budget import _Search
 
 
@@ -30,3 +30,20 @@ def any_worth(model: nn.Module, seed: int = 0) -> dict[str, np.ndarray[Any, np.d
 
 def search(model: nn.Module, inputs: Any, budget: Budget, worth: Any = None) -> _Search:
     return _Search(model, any_worth(model) if worth is None else worth, budget, inputs)
+
+
+class CountsOnItsWidth(nn.Module):
+    """Of its first layer nothing can go, which shows only when it is tried."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.gate1 = nn.Linear(4, 6), MultiplicativeNoise(6)
+        self.second, self.gate2 = nn.Linear(6, width), MultiplicativeNoise(width)
+        self.last = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.gate1(self.first(x)))
+        if x.shape[-1] != 6:
+            raise ValueError("six are expected")
+        answer: Tensor = self.last(torch.relu(self.gate2(self.second(x))))
+        return answer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,24 +14,30 @@ from bmrs_torch.costs.counting import stored_tensors
 from bmrs_torch.deciding.budget import Budget, as_budget
 from bmrs_torch.deciding.prune import check_rule
 from bmrs_torch.deciding.prune_report import PruneReport
-from bmrs_torch.insertion import insert_noise
-from bmrs_torch.layer import MultiplicativeNoise
 from bmrs_torch.objective import default_kl_weight
-from bmrs_torch.operation.arguments import check_model, check_real, check_switch, check_whole, described
+from bmrs_torch.operation.arguments import check_switch
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.fold import fold
 from bmrs_torch.surgery.progress import Progress
 from bmrs_torch.training.batches import Batches
-from bmrs_torch.training.checks import check_example
 from bmrs_torch.training.decision import altogether, from_numbers, to_numbers
 from bmrs_torch.training.distillation import Distillation
 from bmrs_torch.training.effort import FASTEST_NOISE, Effort, usual_effort
+from bmrs_torch.training.given import (
+    check_arguments,
+    check_numbers,
+    inputs_of,
+    number_of_samples,
+    with_noise,
+)
 from bmrs_torch.training.noise_phase import learn_and_prune, pruning_dates
 from bmrs_torch.training.range_test import range_test
 from bmrs_torch.training.recovery import MakeOptimizer, Recovery, Validate, validated
 from bmrs_torch.training.run_folder import RunFolder
 
 __all__ = ["PostTrainingResult", "prune_trained"]
+
+_NOTHING = object()
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -218,18 +222,18 @@ def prune_trained(
     >>> result.model[0]
     Linear(in_features=4, out_features=5, bias=True)
     """
-    _check_arguments(model, batches, loss, teacher, optimizer, validate=validate, patience=patience)
-    _check_numbers(steps, epochs, lr, noise_lr)
+    check_arguments(model, batches, loss, teacher, optimizer, validate=validate, patience=patience)
+    check_numbers(steps, epochs, lr, noise_lr)
     check_switch("fixed_weights", fixed_weights)
     rule = {**rule_options, "budget": budget}
     check_rule(criterion, rule)
-    total = _number_of_samples(batches) if num_samples is None else num_samples
+    total = number_of_samples(batches) if num_samples is None else num_samples
     weight = default_kl_weight(total) if kl_weight is None else kl_weight
     first = next(iter(batches), _NOTHING)
     if first is _NOTHING:
         raise ValueError("batches holds no minibatch, so there is nothing to learn the noise from")
-    inputs = _inputs_of(model, first, example_inputs)
-    noisy = _with_noise(model, inputs)
+    inputs = inputs_of(model, first, example_inputs)
+    noisy = with_noise(model, inputs)
     check_rule(criterion, rule, noisy, inputs)
     settings = {
         "epochs": epochs,
@@ -387,90 +391,3 @@ def _taught(loss: Loss, model: nn.Module, teacher: bool | nn.Module | Distillati
     if isinstance(teacher, nn.Module):
         return Distillation(teacher).of(loss)
     return Distillation(model).of(loss) if teacher else loss
-
-
-def _check_arguments(
-    model: object, batches: object, loss: object, teacher: object, optimizer: object, **of_validation: object
-) -> None:
-    check_model(model)
-    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
-        raise TypeError(
-            f"batches must be minibatches to go through, such as a DataLoader, got {batches!r:.80}"
-        )
-    if not hasattr(batches, "__len__"):
-        raise TypeError(
-            "batches must have a length, by which the learning rate is scheduled, and be gone through as "
-            f"often as there are epochs, such as a DataLoader or a list, got a {type(batches).__name__}"
-        )
-    if not callable(loss) or isinstance(loss, nn.modules.loss._Loss):
-        raise TypeError(
-            "loss must be a function of a network and a minibatch, such as lambda model, batch: "
-            f"cross_entropy(model(batch[0]), batch[1]), got {loss!r:.80}"
-        )
-    if not isinstance(teacher, (bool, nn.Module, Distillation)):
-        raise TypeError(
-            "teacher must be True (the network given, as it was), a network, a Distillation or False, got "
-            f"{described(teacher)}"
-        )
-    if optimizer is not None and not callable(optimizer):
-        raise TypeError(
-            "optimizer must be a function that makes one of the parameters of the smaller network, such as "
-            f"lambda p: SGD(p, 0.1), got {described(optimizer)}: those of the network given aren't its"
-        )
-    validate, patience = of_validation["validate"], of_validation["patience"]
-    if validate is not None and not callable(validate):
-        raise TypeError(f"validate must be a function of a network, got {described(validate)}")
-    if patience is not None:
-        check_whole("patience", patience, "a number of epochs", 1)
-        if validate is None:
-            raise ValueError(
-                "patience waits for a better network, and needs validate to tell which is better"
-            )
-
-
-def _check_numbers(steps: int | None, epochs: float | None, lr: float | None, noise_lr: float | None) -> None:
-    if steps is not None:
-        check_whole("steps", steps, "the number of steps", 1)
-    for name, value in (("epochs", epochs), ("lr", lr), ("noise_lr", noise_lr)):
-        if value is not None:
-            check_real(name, value)
-            if not (math.isfinite(value) and (value > 0 or (name == "epochs" and value == 0))):
-                least = "at least 0" if name == "epochs" else "positive"
-                raise ValueError(f"{name} must be {least} and finite, got {value}")
-
-
-def _number_of_samples(batches: Batches) -> int:
-    dataset = getattr(batches, "dataset", None)
-    try:
-        return len(dataset)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise ValueError(
-            "num_samples, the size of the training set, must be given: batches is no DataLoader of a data "
-            f"set with a length, but a {type(batches).__name__}"
-        ) from error
-
-
-def _with_noise(model: nn.Module, example_inputs: Any) -> nn.Module:
-    noisy = copy.deepcopy(model)
-    if not any(isinstance(module, MultiplicativeNoise) for module in noisy.modules()):
-        return insert_noise(noisy, example_inputs)
-    fold(compact(noisy, example_inputs), example_inputs)  # what can't be done is said before the steps
-    return noisy
-
-
-_NOTHING = object()
-
-
-def _inputs_of(model: nn.Module, batch: Any, given: Any) -> Any:
-    if given is not None:
-        check_example(model, given)
-        return given
-    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    try:
-        check_example(model, inputs)
-    except ValueError as error:
-        raise ValueError(
-            "the first minibatch doesn't say what the network takes (its first element, or the whole of "
-            f"it, is tried): give example_inputs=. {error}"
-        ) from error
-    return inputs

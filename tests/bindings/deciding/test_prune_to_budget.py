@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from bmrs_torch import (
     Budget,
     BudgetError,
-    MultiplicativeNoise,
     compact,
     coupled_gates,
     fold,
@@ -25,7 +24,7 @@ from bmrs_torch.costs.counting import count_bytes, count_macs, count_plain_param
 from bmrs_torch.deciding.greedy import THINNING, Choice
 from bmrs_torch.deciding.removals import find_removals
 from bmrs_torch.deciding.trial import made_smaller
-from tests.bindings.budgets import any_worth, scattered, search
+from tests.bindings.budgets import CountsOnItsWidth, any_worth, scattered, search
 from tests.bindings.costs.test_terms import PICTURES, grouped, residual
 from tests.bindings.networks import NETWORKS, images
 
@@ -241,23 +240,6 @@ def test_a_layer_that_stores_less_when_it_was_cut_is_not_cut_further_than_needed
     assert left <= 0.6 * whole < left + each
 
 
-class CountsOnItsWidth(nn.Module):
-    """Of its first layer nothing can go, which shows only when it was tried."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.gate1 = nn.Linear(4, 6), MultiplicativeNoise(6)
-        self.second, self.gate2 = nn.Linear(6, 8), MultiplicativeNoise(8)
-        self.last = nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.gate1(self.first(x)))
-        if x.shape[-1] != 6:
-            raise ValueError("six are expected")
-        answer: Tensor = self.last(torch.relu(self.gate2(self.second(x))))
-        return answer
-
-
 def test_worth_without_end_is_only_given_up_last() -> None:
     torch.manual_seed(0)
     model = small_mlp()
@@ -271,7 +253,7 @@ def test_worth_without_end_is_only_given_up_last() -> None:
 
 def test_evidence_of_what_surgery_retains_is_not_given_up() -> None:
     torch.manual_seed(0)
-    model = CountsOnItsWidth()
+    model = CountsOnItsWidth(8)
     with torch.no_grad():
         model.gate1.mu.fill_(-6.0)  # these would go first
         model.gate1.log_sigma.fill_(0.5)

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bmrs_torch import (
     Budget,
     BudgetError,
-    MultiplicativeNoise,
     Pruner,
     Schedule,
     insert_noise,
@@ -19,7 +18,7 @@ from bmrs_torch import (
     parameter_groups,
 )
 from bmrs_torch.costs.counting import count_macs, count_plain_parameters
-from tests.bindings.budgets import scattered
+from tests.bindings.budgets import CountsOnItsWidth, scattered
 from tests.bindings.networks import conv_with_norm, images
 
 LAST = 3
@@ -119,26 +118,9 @@ def test_a_budget_that_is_met_from_the_start_is_the_reason_why_nothing_goes() ->
         pruner.finish()
 
 
-class CountsOnItsWidth(nn.Module):
-    """Of its first layer nothing can go, which shows only when it is tried."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.gate1 = nn.Linear(4, 6), MultiplicativeNoise(6)
-        self.second, self.gate2 = nn.Linear(6, 12), MultiplicativeNoise(12)
-        self.last = nn.Linear(12, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.gate1(self.first(x)))
-        if x.shape[-1] != 6:
-            raise ValueError("six are expected")
-        answer: Tensor = self.last(torch.relu(self.gate2(self.second(x))))
-        return answer
-
-
 def test_no_pruning_on_the_way_masks_what_surgery_would_retain() -> None:
     torch.manual_seed(0)
-    model = CountsOnItsWidth()
+    model = CountsOnItsWidth(12)
     model.gate1.mu.data.fill_(-6.0)  # these would go first
     model.gate1.log_sigma.data.fill_(0.5)
     pruner = pruner_of(model, Budget(macs=0.5), example_inputs=torch.ones(2, 4))
