@@ -47,14 +47,25 @@ class Choice:
     met: bool
 
 
-THINNING = 8.0
-"""Power of a layer's whole width to what is left, by which its structures get dearer as it gets thinner.
+FEW, THINNING = 2.0, 8.0
+"""By how much structures get dearer as few of a layer are left: (1 + FEW / left)^THINNING, 1 for the whole.
 
 What a structure loses is judged with all others in place. Of a layer that has become thin each carries what
 others carried before, so that a sum of such losses says too little of the last ones: without this, whole
-layers run down to a channel. 8 was chosen on validation images, for ResNet-14 on Fashion-MNIST at a fifth
-of its multiply-adds; 4 and 20 were no better.
+layers run down to a channel. What counts is how many are left, not which part of the layer: of 120 neurons
+27 do nearly as well, of 6 filters 2 don't.
+
+Both were chosen on validation images of Fashion-MNIST, beside the power of the part that is left
+(FEW → ∞): LeNet-5 with a twentieth of its parameters 88.9 % against 86.4 %, the MLP 1×150 with 8 % of them
+88.3 against 87.7, ResNet-14 with a fifth of its multiply-adds 91.6 against 91.5 (two seeds); FEW = 4 and 1,
+THINNING = 4 and 16 were no better.
 """
+
+
+def dearness(left: Floats | float, whole: Floats | float) -> Floats:
+    """By what the losses of structures are multiplied, from how many of their layers are left."""
+    left, whole = np.maximum(left, 1.0), np.maximum(whole, 1.0)
+    return np.asarray(((1 + FEW / left) / (1 + FEW / np.maximum(left, whole))) ** THINNING)
 
 
 def take_away(
@@ -131,7 +142,7 @@ class _State:
         self._prepare()
         self._savings = np.zeros((len(self._members), len(formula.names)))
         self._open = np.ones(len(self._members), dtype=np.bool_)
-        self._thinness = np.ones(len(self._members))
+        self._dearness = np.ones(len(self._members))
         self._loss = np.array([self._first_loss(family) for family in range(len(self._members))])
         self._update(np.arange(len(self._members)))
 
@@ -230,7 +241,7 @@ class _State:
             return None
         families = np.flatnonzero(useful)
         loss = self._loss[families]
-        price = np.where(loss > 0, loss * self._thinness[families] ** THINNING / saved[families], loss)
+        price = np.where(loss > 0, loss * self._dearness[families] / saved[families], loss)
         return self._members[int(families[np.argmin(price)])][-1]
 
     def take(self, number: int) -> None:
@@ -304,7 +315,7 @@ class _State:
             after = self._left.copy()
             after[axes] -= sizes
             self._open[family] = bool(self._members[family]) and bool((after[axes] >= 1).all())
-            self._thinness[family] = (self._widths[axes] / np.maximum(self._left[axes], 1)).max(initial=1.0)
+            self._dearness[family] = dearness(self._left[axes], self._widths[axes]).max(initial=1.0)
             if self._open[family]:
                 terms = self._terms[family]
                 left = formula.values(after)[formula.factors[terms]].prod(axis=1)

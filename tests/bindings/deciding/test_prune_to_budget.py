@@ -21,7 +21,7 @@ from bmrs_torch import (
 )
 from bmrs_torch.channels.calling import in_mode
 from bmrs_torch.costs.counting import count_bytes, count_macs, count_plain_parameters
-from bmrs_torch.deciding.greedy import THINNING, Choice
+from bmrs_torch.deciding.greedy import Choice, dearness
 from bmrs_torch.deciding.removals import find_removals
 from bmrs_torch.deciding.trial import made_smaller
 from tests.bindings.budgets import CountsOnItsWidth, any_worth, scattered, search
@@ -57,8 +57,8 @@ def by_trying(model: nn.Module, inputs: Tensor, name: str, limit: float, worth: 
             if not plan.retained:
                 left = cost(small, inputs, name)
                 if left < now:
-                    thinness = max(kept[layer].size / kept[layer].sum() for layer in unit)
-                    prices.append((loss(worth, unit) * thinness**THINNING / (now - left), left, unit))
+                    dear = max(float(dearness(float(kept[layer].sum()), kept[layer].size)) for layer in unit)
+                    prices.append((loss(worth, unit) * dear / (now - left), left, unit))
         _, now, unit = min(prices, key=lambda each: each[0])
         for layer, gates in unit.items():
             kept[layer][gates] = False
