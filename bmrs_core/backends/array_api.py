@@ -15,6 +15,8 @@ from bmrs_core.formulas.constants import FLOAT64_RULES
 
 __all__ = ["bind_namespace"]
 
+LOG_SMALLEST_NORMAL = -708.396
+
 
 @functools.cache
 def bind_namespace(xp: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -41,9 +43,13 @@ def bind_namespace(xp: ModuleType) -> dict[str, Callable[..., Any]]:
 
         return call
 
+    def decay(x: Any) -> Any:
+        below = x < LOG_SMALLEST_NORMAL
+        return where(below, 0.0, xp.exp(where(below, 0.0, x)))
+
     primitives = {
         "absolute": xp.abs,
-        "decay": xp.exp,
+        "decay": decay,
         "exp": xp.exp,
         "expm1": xp.expm1,
         "log": xp.log,

@@ -36,7 +36,8 @@ BIASED_54 = BIASED + 54.0
 ROUND = 6755399441055744.0
 EXP_MAX = 709.782712893384
 EXP_MIN = -745.2
-EXP_NORMAL = -708.0
+# From here on e^x is a normal number, and so are 2^k and e^r it is made of.
+EXP_NORMAL = -708.396
 TWO_M54 = 5.551115123125783e-17
 TWO_54 = 18014398509481984.0
 SMALLEST_NORMAL = 2.2250738585072014e-308
@@ -84,21 +85,24 @@ def _exp_tail(r: float) -> float:
 @njit(**FAST)
 def exp(x: float) -> float:
     """e^x."""
-    clipped = EXP_MIN if x < EXP_MIN else x
-    clipped = EXP_MAX if clipped > EXP_MAX else clipped
+    nothing = x < EXP_MIN
+    clipped = EXP_MAX if x > EXP_MAX else x
+    clipped = 0.0 if nothing else clipped
     subnormal = clipped < EXP_NORMAL
     k, r = _reduce(clipped)
     k = k + 54.0 if subnormal else k
     y = _from_bits(_bits(1.0 + _exp_tail(r)) + (_bits(k + ROUND) << 52))
-    y = y * TWO_M54 if subnormal else y
+    y = y * (TWO_M54 if subnormal else 1.0)
+    y = 0.0 if nothing else y
     return math.inf if x > EXP_MAX else y
 
 
 @njit(**FAST)
 def decay(x: float) -> float:
-    """e^x for x <= 0, but never below e^-708."""
-    k, r = _reduce(EXP_NORMAL if x < EXP_NORMAL else x)
-    return _from_bits(_bits(1.0 + _exp_tail(r)) + (_bits(k + ROUND) << 52))
+    """e^x for x < 709, but 0 where that would be no normal number."""
+    k, r = _reduce(x)
+    y = _from_bits(_bits(1.0 + _exp_tail(r)) + (_bits(k + ROUND) << 52))
+    return 0.0 if x < EXP_NORMAL else y
 
 
 @njit(**FAST)

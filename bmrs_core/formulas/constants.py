@@ -21,7 +21,8 @@ SIX = 6.0
 SEVEN = 7.0
 
 INV_SQRT_2PI = 0.3989422804014327
-SQRT_2PI = 2.5066282746310002
+SQRT_2PI = 2.5066282746310007
+SQRT_2PI_LOW = -1.8328579980459167e-16  # what rounding has added to it
 SQRT_2 = 1.4142135623730951
 LOG_2 = 0.6931471805599453
 SIXTH = 0.16666666666666666
@@ -34,6 +35,7 @@ SCALARS = {name: value for name, value in globals().items() if name.isupper() an
 EXACT = {
     "INV_SQRT_2PI": "1/sqrt(2*pi)",
     "SQRT_2PI": "sqrt(2*pi)",
+    "SQRT_2PI_LOW": "mpf(0)",
     "SQRT_2": "sqrt(2)",
     "LOG_2": "log(2)",
     "SIXTH": "mpf(1)/6",
@@ -58,8 +60,8 @@ FLOAT64_RULES = {
     "MANY_REACH": MANY_REACH,
 }
 
-# What must be representable in float32: squares of HUGE must not overflow.
-FLOAT32_SCALARS = {"TINY": 1e-37, "HUGE": 1e18}
+# What must be representable in float32: squares of HUGE must not overflow; or what its rounding makes of it.
+FLOAT32_SCALARS = {"TINY": 1e-37, "HUGE": 1e18, "SQRT_2PI_LOW": -2.8660236e-10}
 
 FLOAT32_RULES = {
     "MANY": 24,

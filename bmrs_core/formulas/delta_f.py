@@ -22,13 +22,12 @@ from bmrs_core.formulas.constants import (
     TWO,
     ZERO,
 )
-from bmrs_core.formulas.normal import SHORT_WIDTH, J_any, J_given, J_wide, oriented
+from bmrs_core.formulas.normal import SHORT_WIDTH, J_any, J_given, J_wide, beside_one, oriented
 from bmrs_core.formulas.primitives import (
     Bool,
     Real,
     absolute,
     decay,
-    exp,
     expm1,
     log,
     log1p,
@@ -55,6 +54,7 @@ __all__ = [
     "log_mass_ratio",
     "log_of_either",
     "mean_exp_normal",
+    "outside_mass",
     "reduced_posterior",
     "reduced_prior",
     "relative_exponent",
@@ -139,8 +139,8 @@ def reduced_prior(mu_p: Real, sigma_p: Real, a: Real, b: Real) -> tuple[Real, Re
     beta = (b - mu_p) / sigma_p
     lower, upper, h = oriented(alpha, beta)
     j = J_any(lower, upper, (b - a) / sigma_p, h)
-    at_a = exp(-HALF * alpha * alpha) / j
-    at_b = exp(-HALF * beta * beta) / j
+    at_a = beside_one(-HALF * alpha * alpha) / j
+    at_b = beside_one(-HALF * beta * beta) / j
     return j, at_a - at_b, ONE + (alpha * at_a - beta * at_b)
 
 
@@ -302,10 +302,17 @@ def log_mass_ratio(mu: Real, sigma: Real, a: Real, b: Real, lower: Real, upper: 
     return relative_exponent(mu, sigma, a, b, lower, upper) + log(part / whole)
 
 
+def outside_mass(mu: Real, sigma: Real, a: Real, b: Real, lower: Real, upper: Real) -> Real:
+    """Return P(x < lower or x > upper)."""
+    below = log_mass_ratio(mu, sigma, a, b, a, lower)
+    above = log_mass_ratio(mu, sigma, a, b, upper, b)
+    return decay(below) + decay(above)
+
+
 def log_mass(lower: Real, upper: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return log P(lower <= x <= upper), near 0 from the complement."""
     inside = log_mass_ratio(mu, sigma, a, b, lower, upper)
-    outside = exp(log_mass_ratio(mu, sigma, a, b, a, lower)) + exp(log_mass_ratio(mu, sigma, a, b, upper, b))
+    outside = outside_mass(mu, sigma, a, b, lower, upper)
     return where(outside < HALF, log1p(-minimum(outside, HALF)), inside)
 
 
@@ -350,7 +357,7 @@ def delta_f_uniform_common(mu: Real, sigma: Real, lower: Real, upper: Real, a: R
 def delta_f_uniform_rare(mu: Real, sigma: Real, lower: Real, upper: Real, a: Real, b: Real) -> Real:
     """Return Delta F_U where the reduced support is nearly the whole, from what lies outside it."""
     outside_prior = ((lower - a) + (b - upper)) / (b - a)
-    outside = exp(log_mass_ratio(mu, sigma, a, b, a, lower)) + exp(log_mass_ratio(mu, sigma, a, b, upper, b))
+    outside = outside_mass(mu, sigma, a, b, lower, upper)
     complement = log1p(-minimum(outside, HALF)) - log1p(-outside_prior)
     common = delta_f_uniform_common(mu, sigma, lower, upper, a, b)
     w = (b - a) / sigma

@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-from bmrs_core.formulas.constants import HALF, ONE, TWO, ZERO
+from bmrs_core.formulas.constants import HUGE, ONE, QUARTER, TWO, ZERO
 from bmrs_core.formulas.moments import central_moments, effective_support, raw_moments
 from bmrs_core.formulas.normal import J_any, log_normal_mass, oriented
-from bmrs_core.formulas.primitives import Real, absolute, exp, expm1, minimum, where
+from bmrs_core.formulas.primitives import Real, decay, expm1, minimum, where
 from bmrs_core.formulas.truncated_lognormal import (
     kl_divergence_common,
     kl_divergence_is_rare,
     kl_divergence_rare,
 )
 
-__all__ = ["boundary_terms", "kl_divergence_grad", "kl_gradient", "log_normalizer_grad", "tail_square_excess"]
+__all__ = [
+    "boundary_density",
+    "boundary_terms",
+    "kl_divergence_grad",
+    "kl_gradient",
+    "log_normalizer_grad",
+    "tail_square_excess",
+]
 
 # Beyond this distance of both bounds from mu, E[y] and Cov(y, y^2) are exponentially small: sums over
 # nodes would leave rounding errors of 1e-16, boundary terms have full relative accuracy.
 FAR = 2.5
 
+# The square of a density's root below this is nothing beside 1.
+UNSEEN = 1e-10
+
 
 def boundary_terms(alpha: Real, beta: Real, w: Real) -> tuple[Real, Real, Real]:
-    """Return (E[y], E[y^2] - 1, E[y^3] - 2 E[y]) of an interior interval from phi(alpha), phi(beta).
+    """Return (E[y], E[y^2] - 1, E[y^3] - 2 E[y]) of an interior interval, each over `boundary_density`.
 
-    phi(alpha) - phi(beta) is the smaller-exponent density times expm1 of the exponents' difference
-    w |alpha + beta| / 2.
+    From phi(alpha) and phi(beta), which is the smaller by e^(-w h); their difference is by expm1.
     """
     lower, upper, h = oriented(alpha, beta)
-    j = J_any(lower, upper, w, h)
-    at_alpha = exp(-HALF * alpha * alpha) / j
-    at_beta = exp(-HALF * beta * beta) / j
-    drop = -expm1(-w * h)
-    mean = where(absolute(alpha) < absolute(beta), at_alpha * drop, -at_beta * drop)
-    return mean, alpha * at_alpha - beta * at_beta, alpha * alpha * at_alpha - beta * beta * at_beta
+    fall = decay(-w * h)
+    mean = -expm1(-w * h)
+    third = lower * lower - upper * (upper * fall)
+    flipped = alpha + beta < ZERO
+    return where(flipped, -mean, mean), lower - upper * fall, where(flipped, -third, third)
+
+
+def boundary_density(alpha: Real, beta: Real, w: Real) -> tuple[Real, Real]:
+    """Return two factors of phi/Z at the bound nearer to mu, 0 of a tail.
+
+    Their product may be below the range where a gradient, over sigma, is not: the second comes last.
+    """
+    lower, upper, h = oriented(alpha, beta)
+    root = decay(where(lower > ZERO, -HUGE, -QUARTER * lower * lower))
+    return root / J_any(lower, upper, w, h), root
 
 
 def tail_square_excess(alpha: Real, beta: Real, w: Real) -> Real:
@@ -39,7 +57,7 @@ def tail_square_excess(alpha: Real, beta: Real, w: Real) -> Real:
     lower, upper, h = oriented(alpha, beta)
     steep = w * h > ONE
     flat = -upper * expm1(-w * h) - w
-    return where(steep, lower - upper * exp(-w * h), flat) / J_any(lower, upper, w, h)
+    return where(steep, lower - upper * decay(-w * h), flat) / J_any(lower, upper, w, h)
 
 
 def log_normalizer_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
@@ -50,9 +68,12 @@ def log_normalizer_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, 
     m, start, end = effective_support(alpha, beta, w)
     _j, tau, _square = raw_moments(m, start, end, m)
     mean, square_excess, _third = boundary_terms(alpha, beta, w)
+    density, root = boundary_density(alpha, beta, w)
+    per_sigma = density / sigma
     outside = (alpha > ZERO) | (beta < ZERO)
-    d_mu = where(outside, m + tau, mean) / sigma
-    d_sigma = where(outside, tail_square_excess(alpha, beta, w), square_excess) / sigma
+    d_mu = where(outside, (m + tau) / sigma, mean * per_sigma * root)
+    inside = square_excess * per_sigma * root
+    d_sigma = where(outside, tail_square_excess(alpha, beta, w) / sigma, inside)
     return log_normal_mass(alpha, beta, w), d_mu, d_sigma
 
 
@@ -61,9 +82,11 @@ def kl_gradient(
 ) -> tuple[Real, Real]:
     """Return (d/dmu, d/dsigma) of KL from Cov(y, y^2) and Var(y^2) as summed over nodes."""
     mean, square_excess, third = boundary_terms(alpha, beta, w)
+    density, root = boundary_density(alpha, beta, w)
+    seen = square_excess * (density * where(root > UNSEEN, root, ZERO))
+    at_bounds = (mean + (third - mean * seen)) * (density / (TWO * sigma)) * root
     far = minimum(-alpha, beta) > FAR
-    at_bounds = mean + (third - mean * square_excess)
-    return -where(far, at_bounds, covariance) / (TWO * sigma), -variance / (TWO * sigma)
+    return -where(far, at_bounds, covariance / (TWO * sigma)), -variance / (TWO * sigma)
 
 
 def kl_divergence_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bmrs_core.formulas.constants import HALF, INV_SQRT_2PI, ONE, TINY, TWO, ZERO
 from bmrs_core.formulas.mills import mills
-from bmrs_core.formulas.normal import SHORT_WIDTH, oriented
+from bmrs_core.formulas.normal import SHORT_WIDTH, beside_one, oriented
 from bmrs_core.formulas.primitives import (
     Bool,
     Real,
@@ -108,8 +108,8 @@ def log_scaled_mills(r: Real) -> Real:
 def interior_coefficients(alpha: Real, beta: Real) -> tuple[Real, Real, Real, Real, Real, Real]:
     """Return (A, B, mass below A, below B, above A, above B) of the oriented interval."""
     lower, upper, _h = oriented(alpha, beta)
-    near = INV_SQRT_2PI * exp(-HALF * lower * lower) * mills(absolute(lower))
-    above_upper = INV_SQRT_2PI * exp(-HALF * upper * upper) * mills(upper)
+    near = INV_SQRT_2PI * beside_one(-HALF * lower * lower) * mills(absolute(lower))
+    above_upper = INV_SQRT_2PI * beside_one(-HALF * upper * upper) * mills(upper)
     inside = lower < ZERO
     below_lower = where(inside, near, ONE - near)
     above_lower = where(inside, ONE - near, near)
@@ -146,7 +146,7 @@ def tail_coefficients(alpha: Real, beta: Real, w: Real) -> tuple[Real, Real, Rea
     ratio = upper / lower
     s_upper = log_scaled_mills(ONE / (upper * upper))
     drop = log1p(w / lower) + s_lower - s_upper
-    return r, s_lower, exp(-drop - w * h), w * lower, ratio, -expm1(-drop)
+    return r, s_lower, beside_one(-drop - w * h), w * lower, ratio, -expm1(-drop)
 
 
 def tail_solution(p: Real, q: Real, r: Real, s_lower: Real, rest: Real, reach: Real) -> tuple[Real, Real]:

@@ -19,6 +19,7 @@ from bmrs_core.formulas.constants import (
     ONE,
     SQRT_2,
     SQRT_2PI,
+    SQRT_2PI_LOW,
     ZERO,
 )
 from bmrs_core.formulas.mills import mills
@@ -30,6 +31,7 @@ __all__ = [
     "J_given",
     "J_is_short",
     "J_wide",
+    "beside_one",
     "log_erf_diff",
     "log_ndtr_diff",
     "log_normal_mass",
@@ -38,6 +40,18 @@ __all__ = [
 
 # Below this width, in units of sigma, an interval may be short: see J_is_short.
 SHORT_WIDTH = 1.5
+
+
+# e^-NOTHING = 8e-20 of a sum is below half an ulp of it, also in float64.
+NOTHING = 44.0
+
+
+def beside_one(x: Real) -> Real:
+    """Return e^x for x <= 0 as a summand beside something of the size of 1: 0 where it would not be seen.
+
+    The factors it meets, Mills' ratios of arguments up to HUGE, then make no subnormal number of it.
+    """
+    return decay(where(x > -NOTHING, x, -HUGE))
 
 
 def oriented(alpha: Real, beta: Real) -> tuple[Real, Real, Real]:
@@ -59,10 +73,11 @@ def J_is_short(w: Real, h: Real) -> Bool:
 
 def J_wide(lower: Real, upper: Real, w: Real, h: Real) -> Real:
     """Return J of an oriented interval that is not short, in closed form."""
-    in_tail = lower >= ZERO
     near = mills(absolute(lower))
-    far = mills(upper) * decay(where(in_tail, -w * h, -HALF * upper * upper))
-    return where(in_tail, near, SQRT_2PI - decay(-HALF * lower * lower) * near) - far
+    far = mills(upper) * beside_one(-w * h)
+    in_tail = lower >= ZERO
+    scale = beside_one(-HALF * lower * lower)
+    return where(in_tail, near, SQRT_2PI - scale * near) - where(in_tail, far, scale * far - SQRT_2PI_LOW)
 
 
 def J_given(lower: Real, upper: Real, w: Real, h: Real, p: Real, q: Real, excess: Real) -> Real:
@@ -70,9 +85,10 @@ def J_given(lower: Real, upper: Real, w: Real, h: Real, p: Real, q: Real, excess
     in_tail = lower >= ZERO
     short = J_is_short(w, h)
     near = mills(absolute(lower))
-    far = mills(upper) * decay(where(in_tail, -w * h, -HALF * upper * upper))
-    scale = decay(where(short, where(in_tail, q - p, -HALF * h * h), -HALF * lower * lower))
-    wide = where(in_tail, near, SQRT_2PI - scale * near) - far
+    far = mills(upper) * beside_one(-w * h)
+    scale = beside_one(where(short, where(in_tail, q - p, -HALF * h * h), -HALF * lower * lower))
+    wide = where(in_tail, near, SQRT_2PI - scale * near)
+    wide = wide - where(in_tail, far, scale * far - SQRT_2PI_LOW)
     return where(short, w * scale * (ONE + excess), wide)
 
 
@@ -88,14 +104,15 @@ def log_normal_mass(alpha: Real, beta: Real, w: Real) -> Real:
 
     In the interior as the complement of both tails, log(1 - c) = log u + (1 - u - c)/u with u = 1 - c
     rounded and 1/u ~ 1 + c; in a tail anchored at the nearer end; of a short interval at its midpoint.
+    Both tails share the factor e^(-A^2/2), taken last: what is subnormal is the result or nothing.
     """
     lower, upper, h = oriented(alpha, beta)
     in_tail = lower >= ZERO
     short = J_is_short(w, h)
     near = mills(absolute(lower))
-    far = mills(upper) * decay(where(in_tail, -w * h, -HALF * upper * upper))
+    far = mills(upper) * beside_one(-w * h)
     square = HALF * lower * lower
-    complement = INV_SQRT_2PI * (decay(-square) * near + far)
+    complement = decay(where(in_tail, -HUGE, -square)) * (INV_SQRT_2PI * (near + far))
     rounded = ONE - complement
     excess = short_excess(HALF * w * h, EIGHTH * w * w)
     mass = where(short, w * (ONE + excess), where(in_tail, near - far, SQRT_2PI))

@@ -45,7 +45,7 @@ def absolute(x: Real) -> Real:
 
 
 def decay(x: Real) -> Real:
-    """Return e^x for x <= 0 where less than 1e-307 is as good as nothing: it need not fall further."""
+    """Return e^x for x < 80, but 0 where that would be no normal number (in float64 from e^-708 on)."""
     _unbound("decay")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from bmrs_core.formulas.constants import (
     EIGHTH,
     HALF,
+    HUGE,
     INV_SQRT_2PI,
     ONE,
     R24,
@@ -57,6 +58,7 @@ __all__ = [
     "log_quantile_is_unbounded",
     "log_quantile_rare",
     "log_quantile_unbounded",
+    "mass_beyond",
     "offset_rare",
     "quantile_common",
     "quantile_half_line",
@@ -87,6 +89,8 @@ AT_BOUND = 0.0625
 SURE = 1e-17
 FAR_EXPONENT = 80.0
 FAR_END = 12.5
+# e^-BELOW_TINY is below TINY in float64, where -log of a mass ends.
+BELOW_TINY = 690.8
 # A least-squares fit, reweighted towards equal errors, over 0.06 < y < 692 and all A: see tail_guess.
 # G<i>_<j> is the coefficient of growth^i r^j.
 G0_0 = 0.0267492
@@ -157,7 +161,7 @@ def tail_offset(u: Real, alpha: Real, beta: Real, w: Real) -> Real:
     q = where(flipped, u, ONE - u)
     start = absolute(lower)
     near = mills(start)
-    rest = minimum(decay(-w * h) * mills(upper) / near, ONE)
+    rest = minimum(decay(where(w * h < BELOW_TINY, -w * h, -HUGE)) * (mills(upper) / near), ONE)
     loss = p * (ONE - rest)
     rounded = ONE - loss
     small = p < HALF
@@ -167,10 +171,16 @@ def tail_offset(u: Real, alpha: Real, beta: Real, w: Real) -> Real:
     return minimum(tail_step(t, start, near, y), w)
 
 
+def mass_beyond(z: Real) -> Real:
+    """Return 1 - Phi(z) for z >= 0, 0 where it is below TINY."""
+    exponent = HALF * z * z
+    return INV_SQRT_2PI * (decay(where(exponent < BELOW_TINY, -exponent, -HUGE)) * mills(z))
+
+
 def interior_offset(u: Real, alpha: Real, beta: Real) -> Real:
     """Return y(u) of an interval around 0, by the inverse normal of the smaller of the two tails."""
-    below_alpha = INV_SQRT_2PI * decay(-HALF * alpha * alpha) * mills(absolute(alpha))
-    above_beta = INV_SQRT_2PI * decay(-HALF * beta * beta) * mills(absolute(beta))
+    below_alpha = mass_beyond(absolute(alpha))
+    above_beta = mass_beyond(absolute(beta))
     below = (ONE - u) * below_alpha + u * (ONE - above_beta)
     above = (ONE - u) * (ONE - below_alpha) + u * above_beta
     z = upper_quantile(maximum(minimum(below, above), TINY))
@@ -208,8 +218,11 @@ def short_integral(t: Real, slope: Real) -> Real:
 
 
 def short_step(t: Real, slope: Real, target: Real, w: Real) -> Real:
-    """Return t after one step of order 5 towards short_integral(t, slope) = target: the inverse's series."""
-    d = (target - short_integral(t, slope)) * exp(t * (slope + HALF * t))
+    """Return t after one step of order 5 towards short_integral(t, slope) = target: the inverse's series.
+
+    No short support's density falls by more than e^-6 on the way to t.
+    """
+    d = (target - short_integral(t, slope)) * exp(maximum(t * (slope + HALF * t), -SIX))
     s = slope + t
     square = s * s
     third = SIXTH * (TWO * square + ONE) + d * (R24 * s * (SIX * square + SEVEN))
@@ -338,15 +351,15 @@ def log_quantile_grad(u: Real, mu: Real, sigma: Real, a: Real, b: Real) -> tuple
     flipped = alpha + beta < ZERO
     lower, upper, h = oriented(alpha, beta)
     rare = log_quantile_is_rare(u, mu, sigma, a, b)
+    inside = lower < ZERO
+    xi_interior = interior_offset(u, where(inside, alpha, -ONE), where(inside, beta, ONE))
     common = log_quantile_common(u, mu, sigma, a, b)
     is_interior = log_quantile_is_interior(u, mu, sigma, a, b)
-    x = where(is_interior, log_quantile_interior(u, mu, sigma, a, b), common)
+    x = where(is_interior, within_support(mu + sigma * xi_interior, u, a, b), common)
     x = where(rare, log_quantile_rare(u, mu, sigma, a, b), x)
     from_a, t_rare = offset_rare(u, alpha, beta, w)
     t_tail = tail_offset(u, alpha, beta, w)
-    xi_interior = interior_offset(u, alpha, beta)
     same_end = where(from_a, ONE, ZERO) == where(flipped, ZERO, ONE)
-    inside = lower < ZERO
     xi = where(flipped, -xi_interior, xi_interior)
     t_common = where(inside, xi - lower, t_tail)
     t = maximum(where(rare, where(same_end, t_rare, w - t_rare), t_common), ZERO)

@@ -10,7 +10,7 @@ from bmrs_core.formulas.moments import (
     raw_moments,
 )
 from bmrs_core.formulas.normal import J_any, oriented
-from bmrs_core.formulas.primitives import Real, exp, expm1, log, maximum, sqrt, where
+from bmrs_core.formulas.primitives import Bool, Real, exp, expm1, log, maximum, sqrt, where
 from bmrs_core.formulas.truncated_lognormal import (
     anchored_exp,
     log_mean_common,
@@ -28,8 +28,8 @@ __all__ = ["log_mean_grad", "mode_offset", "narrow_moments", "second_moment", "s
 NARROW_RATIO = 0.5
 
 
-def second_moment(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real]:
-    """Return (E[theta^2], log(E[theta^2] / E[theta]^2))."""
+def second_moment(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real, Real]:
+    """Return (anchor, D, factor, log(E[theta^2] / E[theta]^2)), E[theta^2] = exp(anchor + D) factor."""
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     w = (b - a) / sigma
@@ -42,7 +42,7 @@ def second_moment(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real]:
     anchor1, d1 = tilt(mu, sigma, a, b, ONE)
     anchor2, d2 = tilt(mu, sigma, a, b, TWO)
     ratio = TWO * (anchor2 - anchor1) + (d2 - TWO * d1) + log(j2 / j1 * (j / j1))
-    return anchored_exp(TWO * anchor2, d2, j2 / j), ratio
+    return TWO * anchor2, d2, j2 / j, ratio
 
 
 def mode_offset(alpha: Real, beta: Real, w: Real, shift: Real) -> Real:
@@ -54,10 +54,12 @@ def mode_offset(alpha: Real, beta: Real, w: Real, shift: Real) -> Real:
     return where((alpha - shift > ZERO) | (beta < ZERO), ZERO, moved)
 
 
-def narrow_moments(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real, Real, Real]:
+def narrow_moments(
+    narrow: Bool, mu: Real, sigma: Real, a: Real, b: Real
+) -> tuple[Real, Real, Real, Real, Real]:
     """Return (mode, E[v], Var(v), Cov(v, tau), Cov(v, y^2)), v = exp(x - mode) - 1, of a narrow q.
 
-    The nodes cover both q and theta^2 q.
+    The nodes cover both q and theta^2 q; of a wide one, whose two lie far apart, only q.
     """
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
@@ -65,25 +67,29 @@ def narrow_moments(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real,
     shift = TWO * sigma
     _m2, start2, end2 = effective_support(alpha - shift, beta - shift, w)
     offset = mode_offset(alpha, beta, w, shift)
-    m, start, end = effective_support_spanning(alpha, beta, w, offset + start2, offset + end2)
+    first = where(narrow, offset + start2, ZERO)
+    last = where(narrow, offset + end2, ZERO)
+    m, start, end = effective_support_spanning(alpha, beta, w, first, last)
     mean, variance_, with_tau, with_square = exponential_moments(m, start, end, sigma)
     return mode_of(mu, a, b), mean, variance_, with_tau, with_square
 
 
 def snr(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return E[theta] / sqrt(Var(theta))."""
-    _second, ratio = second_moment(mu, sigma, a, b)
-    _mode, mean, spread, _with_tau, _with_square = narrow_moments(mu, sigma, a, b)
+    _anchor, _d, _factor, ratio = second_moment(mu, sigma, a, b)
+    narrow = ratio < NARROW_RATIO
+    _mode, mean, spread, _with_tau, _with_square = narrow_moments(narrow, mu, sigma, a, b)
     wide = maximum(ratio, NARROW_RATIO)
-    return where(ratio < NARROW_RATIO, (ONE + mean) / sqrt(spread), exp(-HALF * wide) / sqrt(-expm1(-wide)))
+    return where(narrow, (ONE + mean) / sqrt(spread), exp(-HALF * wide) / sqrt(-expm1(-wide)))
 
 
 def variance(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     """Return Var(theta)."""
-    second, ratio = second_moment(mu, sigma, a, b)
-    mode, _mean, spread, _with_tau, _with_square = narrow_moments(mu, sigma, a, b)
-    wide = maximum(ratio, NARROW_RATIO)
-    return where(ratio < NARROW_RATIO, anchored_exp(mode, mode, spread), second * -expm1(-wide))
+    anchor, d, factor, ratio = second_moment(mu, sigma, a, b)
+    narrow = ratio < NARROW_RATIO
+    mode, _mean, spread, _with_tau, _with_square = narrow_moments(narrow, mu, sigma, a, b)
+    part = where(narrow, spread, factor * -expm1(-maximum(ratio, NARROW_RATIO)))
+    return anchored_exp(where(narrow, mode, anchor), where(narrow, mode, d), part)
 
 
 def log_mean_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, Real]:
@@ -96,15 +102,15 @@ def log_mean_grad(mu: Real, sigma: Real, a: Real, b: Real) -> tuple[Real, Real, 
     alpha = (a - mu) / sigma
     beta = (b - mu) / sigma
     w = (b - a) / sigma
-    _second, ratio = second_moment(mu, sigma, a, b)
-    _mode, mean, _spread, with_tau, with_square = narrow_moments(mu, sigma, a, b)
+    _anchor, _d, _factor, ratio = second_moment(mu, sigma, a, b)
+    narrow = ratio < NARROW_RATIO
+    _mode, mean, _spread, with_tau, with_square = narrow_moments(narrow, mu, sigma, a, b)
     m, start, end = effective_support(alpha, beta, w)
     _j, tau0, square0 = raw_moments(m, start, end, m)
     m1, start1, end1 = effective_support(alpha - sigma, beta - sigma, w)
     offset = mode_offset(alpha, beta, w, sigma)
     _j1, tau1, square1 = raw_moments(m1, start1, end1, m + offset)
     moved = offset * (TWO * m + offset) + (square1 - square0)
-    narrow = ratio < NARROW_RATIO
     d_mu = where(narrow, with_tau / (ONE + mean), offset + (tau1 - tau0)) / sigma
     d_sigma = where(narrow, with_square / (ONE + mean), moved) / sigma
     rare = log_mean_is_rare(mu, sigma, a, b)

@@ -16,6 +16,7 @@ from bmrs_core.formulas.constants import (
     ONE,
     QUARTER,
     SQRT_2PI,
+    SQRT_2PI_LOW,
     TWO,
     ZERO,
 )
@@ -24,6 +25,7 @@ from bmrs_core.formulas.mills import mills, mills_excess
 from bmrs_core.formulas.moments import effective_support
 from bmrs_core.formulas.normal import (
     J_any,
+    beside_one,
     log_normal_mass,
     oriented,
 )
@@ -63,6 +65,9 @@ __all__ = [
 FLAT_SLOPE = 4.5
 FLAT_WIDTH = 4.0
 
+# Beyond e^+-ROOT_BEYOND an exponential is the square of another; its condition number is as large.
+ROOT_BEYOND = 64.0
+
 # Where x varies by less than this over q, and log E[theta] may be near 0, exp(x - mode) - 1 is summed.
 NARROW = 0.3
 
@@ -89,12 +94,16 @@ def kl_divergence_common(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     in_tail = lower >= ZERO
     near = mills(absolute(lower))
     far = mills(upper)
-    at_upper = decay(where(in_tail, -w * h, -HALF * upper * upper))
-    at_lower = decay(-HALF * lower * lower)
-    j = where(in_tail, near, SQRT_2PI - at_lower * near) - at_upper * far
-    lower_term = lower * where(in_tail, mills_excess(absolute(lower)), at_lower)
-    upper_term = upper * where(in_tail, mills_excess(upper), ONE) + where(in_tail, TWO * w * h * far, ZERO)
-    return log(w / j) - HALF * (ONE + (lower_term - at_upper * upper_term) / j)
+    fall = beside_one(-w * h)
+    at_lower = beside_one(-HALF * lower * lower)
+    far = fall * far
+    j = where(in_tail, near, SQRT_2PI - at_lower * near)
+    j = j - where(in_tail, far, at_lower * far - SQRT_2PI_LOW)
+    lower_term = lower * where(in_tail, mills_excess(absolute(lower)), ONE)
+    upper_term = fall * (upper * where(in_tail, mills_excess(upper), ONE))
+    upper_term = upper_term + where(in_tail, TWO * w * h * far, ZERO)
+    boundary = (lower_term - upper_term) * where(in_tail, ONE, at_lower)
+    return log(w / j) - HALF * (ONE + boundary / j)
 
 
 def kl_divergence_rare(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
@@ -131,11 +140,16 @@ def tilt(mu: Real, sigma: Real, a: Real, b: Real, k: Real) -> tuple[Real, Real]:
 
 
 def anchored_exp(anchor: Real, d: Real, factor: Real) -> Real:
-    """Return exp(anchor + d) factor, what the sum's rounding loses made good."""
+    """Return exp(anchor + d) factor, what the sum's rounding loses made good.
+
+    Far from 1 as the square of a root: the exponential alone may leave the range where the product does not.
+    """
     total = anchor + d
     part = total - anchor
     lost = (anchor - (total - part)) + (d - part)
-    return exp(total) * (factor + factor * lost)
+    far = absolute(total) > ROOT_BEYOND
+    root = exp(where(far, HALF * total, total))
+    return root * (factor + factor * lost) * where(far, root, ONE)
 
 
 def mean(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
