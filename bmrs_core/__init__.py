@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from bmrs_core.delta_f import delta_f_normal, delta_f_uniform, reduced_posterior
 from bmrs_core.distribution import log_mass, log_quantile, logcdf, logpdf, quantile
+from bmrs_core.entropy import entropy, entropy_grad
 from bmrs_core.gradients import (
     kl_divergence_grad,
     log_mean_grad,
     log_normalizer_grad,
     log_quantile_grad,
+    logpdf_grad,
 )
 from bmrs_core.log_uniform import log_uniform_cdf, log_uniform_pdf, log_uniform_quantile
 from bmrs_core.model_reduction import delta_f, delta_f_gaussian
 from bmrs_core.normal import log_erf_diff, log_ndtr_diff
+from bmrs_core.probabilities import cdf, logsf, pdf, sf
 from bmrs_core.sampling import sample
 from bmrs_core.truncated_lognormal import (
     kl_divergence,
@@ -32,10 +35,13 @@ __version__ = distribution_version()
 
 __all__ = [
     "__version__",
+    "cdf",
     "delta_f",
     "delta_f_gaussian",
     "delta_f_normal",
     "delta_f_uniform",
+    "entropy",
+    "entropy_grad",
     "kl_divergence",
     "kl_divergence_grad",
     "log_erf_diff",
@@ -52,10 +58,14 @@ __all__ = [
     "log_uniform_quantile",
     "logcdf",
     "logpdf",
+    "logpdf_grad",
+    "logsf",
     "mean",
+    "pdf",
     "quantile",
     "reduced_posterior",
     "sample",
+    "sf",
     "snr",
     "variance",
 ]

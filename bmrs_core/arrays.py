@@ -12,13 +12,15 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_jax_array, is_numpy_array, is_torch_array
 from numpy.typing import NDArray
 
+from bmrs_core.labels import as_series, index_of, without_labels
+
 __all__ = ["Arguments", "Array", "ArrayLike", "collect"]
 
 Array: TypeAlias = Any
 """An array of NumPy, torch, JAX, CuPy or another array-API library; see `ArrayLike`."""
 
 ArrayLike: TypeAlias = Any
-"""A Python number, a (nested) list of numbers, or a float32 or float64 array."""
+"""A Python number, a (nested) list of numbers, a Series of pandas, or a float32 or float64 array."""
 
 FLOATS = ("float32", "float64")
 
@@ -42,6 +44,8 @@ class Arguments:
         Whether the values are not known yet (inside ``jax.jit``): nothing can be checked.
     device
         Where the result goes; None for NumPy.
+    index
+        That of the Series among the arguments, which the result gets too; None without Series.
     """
 
     values: dict[str, Any]
@@ -50,6 +54,7 @@ class Arguments:
     on_host: bool
     traced: bool
     device: Any
+    index: Any = None
 
     def only(self, names: Iterable[str]) -> Arguments:
         """Return these arguments without the others."""
@@ -61,6 +66,8 @@ class Arguments:
 
     def in_kind(self, result: NDArray[Any]) -> Array:
         """Return a NumPy result as an array of the caller's library."""
+        if self.index is not None:
+            return as_series(result, self.index)
         if self.namespace is np:
             return result
         dtype = self.namespace.float32 if self.float32 else self.namespace.float64
@@ -76,9 +83,12 @@ def collect(arguments: Mapping[str, ArrayLike]) -> Arguments:
         An argument is not a number or an array of float32 or float64, arrays are of different
         libraries, or a torch tensor requires grad.
     ValueError
-        Shapes do not broadcast.
+        Shapes do not broadcast, or Series have different indices.
     """
     _require_broadcastable(arguments)
+    index = index_of(arguments)
+    if index is not None:
+        arguments = {name: without_labels(name, value) for name, value in arguments.items()}
     foreign = {name: value for name, value in arguments.items() if _is_foreign(value)}
     if foreign:
         return _collect_foreign(arguments, foreign)
@@ -90,7 +100,7 @@ def collect(arguments: Mapping[str, ArrayLike]) -> Arguments:
             _require_float(name, array.dtype.name, value)
             strong.append(array.dtype.name)
         values[name] = array if not weak else np.asarray(value, dtype=np.float64)
-    return Arguments(values, np, _all_float32(strong), True, False, None)
+    return Arguments(values, np, _all_float32(strong), True, False, None, index)
 
 
 def _as_array(name: str, value: ArrayLike) -> NDArray[Any]:
@@ -147,7 +157,9 @@ def _collect_foreign(arguments: Mapping[str, ArrayLike], foreign: Mapping[str, A
         xp = array_namespace(*foreign.values())
     except TypeError as error:
         kinds = ", ".join(f"{name}: {type(value).__name__}" for name, value in foreign.items())
-        raise TypeError(f"arrays must all be of one array-API library, got {kinds}") from error
+        raise TypeError(
+            f"arrays must all be of one array-API library, got {kinds}: give NumPy arrays, as by .to_numpy()"
+        ) from error
     for name, value in arguments.items():
         if (name not in foreign and not isinstance(value, (int, float, np.floating))) or isinstance(
             value, bool

@@ -61,11 +61,14 @@ def delta_f_normal(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     mu_p : array_like, optional
-        Location of the reduced prior in log units, within the support. Default: log_a.
+        Location of the reduced prior in log units, within the support. Default: log_a, where theta is as
+        good as 0.
     sigma_p : array_like, optional
-        Its scale in log units. Default: 1e-6, the paper's variance of 1e-12.
+        Its scale in log units. Default: 1e-6, the paper's variance of 1e-12: all but a point, and still a
+        density.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -173,7 +176,8 @@ def delta_f_uniform(
         ``p2=None`` it reaches down to log_a, which one above -15.9 needs: at the default 23 a posterior
         squeezed below 2^-23 has no mass in it, and Delta F_U is very negative.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     log_a_reduced, log_b_reduced : array_like, optional
         Bounds of the reduced support in log units, each instead of its bits (log_a_reduced of p2,
         log_b_reduced of p1), which are then left at their defaults.

@@ -36,7 +36,8 @@ def quantile(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -88,7 +89,8 @@ def log_quantile(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -141,7 +143,8 @@ def logpdf(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -193,7 +196,8 @@ def logcdf(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -247,7 +251,8 @@ def log_mass(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 

@@ -9,7 +9,7 @@ from bmrs_core.arrays import Array, ArrayLike, collect
 from bmrs_core.checks import require_posterior, require_within
 from bmrs_core.evaluation import Out, evaluate
 
-__all__ = ["kl_divergence_grad", "log_mean_grad", "log_normalizer_grad", "log_quantile_grad"]
+__all__ = ["kl_divergence_grad", "log_mean_grad", "log_normalizer_grad", "log_quantile_grad", "logpdf_grad"]
 
 
 def log_normalizer_grad(
@@ -28,7 +28,8 @@ def log_normalizer_grad(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : tuple of ndarray, optional
         Where to write the three results; NumPy only.
 
@@ -80,7 +81,8 @@ def kl_divergence_grad(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : tuple of ndarray, optional
         Where to write the three results; NumPy only.
 
@@ -131,7 +133,8 @@ def log_mean_grad(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : tuple of ndarray, optional
         Where to write the three results; NumPy only.
 
@@ -188,7 +191,8 @@ def log_quantile_grad(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : tuple of ndarray, optional
         Where to write the three results; NumPy only.
 
@@ -222,4 +226,60 @@ def log_quantile_grad(
     require_posterior(arguments)
     require_within(arguments, "u", 0.0, 1.0, "between 0 and 1", "it is a probability")
     result: tuple[Array, Array, Array] = evaluate("log_quantile_grad", arguments, out)
+    return result
+
+
+def logpdf_grad(
+    theta: ArrayLike,
+    mu: ArrayLike,
+    sigma: ArrayLike,
+    *,
+    log_a: ArrayLike = -20.0,
+    log_b: ArrayLike = 0.0,
+    out: Out = None,
+) -> tuple[Array, Array, Array]:
+    """Logarithm of the density of theta and its gradient.
+
+    Parameters
+    ----------
+    theta : array_like
+        Where to evaluate, in natural (not log) units; any number, also outside the support.
+    mu, sigma : array_like
+        Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
+        broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
+    log_a, log_b : array_like, optional
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
+    out : tuple of ndarray, optional
+        Where to write the three results; NumPy only.
+
+    Returns
+    -------
+    value : array
+        log q(theta), as `logpdf`.
+    d_mu, d_sigma : array
+        Its derivatives with respect to mu and sigma (not log sigma), 0 outside the support. NaN where an
+        argument is. Of the arguments' library; float32 if every array is, else float64.
+
+    Raises
+    ------
+    ValueError
+        sigma <= 0, an infinite parameter, log_a >= log_b, or shapes do not broadcast.
+    TypeError
+        An argument is not a number or a float32 or float64 array, or requires grad.
+
+    Notes
+    -----
+    (y - E[y])/sigma and (y^2 - E[y^2])/sigma with y = (x - mu)/sigma, each measured from the mode. That with
+    respect to theta itself is -(1 + y/sigma)/theta.
+
+    Examples
+    --------
+    >>> import bmrs_core
+    >>> [round(float(g), 6) for g in bmrs_core.logpdf_grad(0.05, -3.0, 2.0)]
+    [1.452788, 0.070462, -0.395905]
+    """
+    arguments = collect({"theta": theta, "mu": mu, "sigma": sigma, "log_a": log_a, "log_b": log_b})
+    require_posterior(arguments)
+    result: tuple[Array, Array, Array] = evaluate("logpdf_grad", arguments, out)
     return result

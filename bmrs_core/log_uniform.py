@@ -19,7 +19,8 @@ def log_uniform_pdf(
     theta : array_like
         Where to evaluate, in natural units; any number.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -57,7 +58,8 @@ def log_uniform_cdf(
     theta : array_like
         Where to evaluate, in natural units; any number.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -95,7 +97,8 @@ def log_uniform_quantile(
     u : array_like
         Probabilities in [0, 1].
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 

@@ -50,7 +50,8 @@ def delta_f(
         Parameters of x before truncation (sigma > 0, not its logarithm); any shapes that broadcast.
         NumPy arrays or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     points : array_like, optional
         Where the reduced density jumps or has a peak narrower than 1/256 of the support, in x.
 
@@ -188,9 +189,10 @@ def delta_f_gaussian(
         Mean and standard deviation of the posterior of the weight; any shapes that broadcast. float32 or
         float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     mu_0, sigma_0 : array_like, optional
-        Mean and standard deviation of its prior. Default: 0 and 1.
+        Mean and standard deviation of its prior. Default: 0 and 1, for weights of standardised inputs.
     mu_p, sigma_p : array_like, optional
-        Mean and standard deviation of the reduced prior. Default: 0 and 1e-3.
+        Mean and standard deviation of the reduced prior. Default: 0 and 1e-3, next to the weight's being 0
+        in units of that prior.
     out : ndarray, optional
         Where to write the result; NumPy only.
 

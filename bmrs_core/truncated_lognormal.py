@@ -37,7 +37,8 @@ def log_normalizer(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -87,7 +88,8 @@ def kl_divergence(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -138,7 +140,8 @@ def mean(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -189,7 +192,8 @@ def log_mean(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -237,7 +241,8 @@ def variance(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 
@@ -288,7 +293,8 @@ def snr(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     log_a, log_b : array_like, optional
-        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper.
+        Bounds of the support in log units; they broadcast too. Default: -20 and 0, as in the paper: theta
+        from 2e-9, as good as switched off, to 1, unchanged.
     out : ndarray, optional
         Where to write the result; NumPy only.
 

@@ -26,6 +26,7 @@ from bmrs_core.formulas import (
     ndtri,
     noise,
     normal,
+    probabilities,
     quantile,
     short_support,
     spread,
@@ -47,6 +48,7 @@ TEXT_MODULES = (
     quantile,
     delta_f,
     density,
+    probabilities,
     noise,
 )
 

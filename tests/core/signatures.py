@@ -65,19 +65,26 @@ ELEMENTWISE = (
             "log_mean",
             "variance",
             "snr",
+            "entropy",
             "delta_f_normal",
         )
     ),
     Signature("delta_f_uniform"),
     Signature("quantile", ("u", "mu", "sigma")),
     Signature("log_quantile", ("u", "mu", "sigma")),
-    Signature("logpdf", ("theta", "mu", "sigma")),
-    Signature("logcdf", ("theta", "mu", "sigma")),
+    *(
+        Signature(name, ("theta", "mu", "sigma"))
+        for name in ("logpdf", "logcdf", "logsf", "pdf", "cdf", "sf")
+    ),
     Signature("log_mass", ("log_lower", "log_upper", "mu", "sigma")),
 )
 GRADIENTS = (
-    *(Signature(name, answers=3) for name in ("log_normalizer_grad", "kl_divergence_grad", "log_mean_grad")),
+    *(
+        Signature(name, answers=3)
+        for name in ("log_normalizer_grad", "kl_divergence_grad", "log_mean_grad", "entropy_grad")
+    ),
     Signature("log_quantile_grad", ("u", "mu", "sigma"), answers=3),
+    Signature("logpdf_grad", ("theta", "mu", "sigma"), answers=3),
 )
 PAIRS = (Signature("reduced_posterior", answers=2),)
 WITHOUT_PARAMETERS = (

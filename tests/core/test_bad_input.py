@@ -164,6 +164,17 @@ def test_a_seed_must_be_an_integer(seed: Any) -> None:
         bmrs_core.sample(-3.0, 0.5, seed=seed)
 
 
+def test_draws_need_a_seed_or_a_generator_not_both() -> None:
+    rng = np.random.default_rng(1)
+    with pytest.raises(TypeError, match=r"either seed=.*or rng=.*neither"):
+        bmrs_core.sample(-3.0, 0.5)
+    with pytest.raises(TypeError, match=r"either seed=.*or rng=.*both"):
+        bmrs_core.sample(-3.0, 0.5, seed=1, rng=rng)
+    for other in (1, np.random):
+        with pytest.raises(TypeError, match=r"rng must be a numpy\.random\.Generator"):
+            bmrs_core.sample(-3.0, 0.5, rng=other)  # type: ignore[arg-type]
+
+
 def test_a_sample_of_a_size_that_parameters_do_not_broadcast_to_is_refused() -> None:
     with pytest.raises(ValueError, match=r"size.*\(4,\)|\(4,\).*size"):
         bmrs_core.sample(np.full(3, -3.0), 0.5, seed=1, size=(4,))

@@ -80,3 +80,11 @@ def test_samples_broadcast_parameters_against_size() -> None:
     assert theta.shape == (5000, 2)
     # The two columns lie 140 σ apart.
     assert theta[:, 0].max() < theta[:, 1].min()
+
+
+def test_a_generator_gives_other_draws_each_time_and_the_same_ones_again() -> None:
+    mu = np.full(100, -3.0)
+    rng, again = np.random.default_rng(5), np.random.default_rng(5)
+    first, second = (bmrs_core.sample(mu, 0.5, rng=rng) for _ in range(2))
+    assert not np.intersect1d(first, second).size
+    assert np.array_equal(first, bmrs_core.sample(mu, 0.5, rng=again))
