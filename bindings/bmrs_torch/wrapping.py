@@ -11,9 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from bmrs_torch.distributed.ranks import Ranks
+from bmrs_torch.distributed.sharding import gathered, group_of, is_divided
 from bmrs_torch.operation.arguments import check_model
 
-__all__ = ["data_parallel_of", "make_anew", "ranks_of", "unwrapped", "why_not_anew"]
+__all__ = ["data_parallel_of", "make_anew", "ranks_of", "unwrapped", "whole", "why_not_anew"]
 
 _WRAPPERS = (DistributedDataParallel, nn.DataParallel, AveragedModel)
 
@@ -37,6 +38,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return inner
 
 
+def whole(model: nn.Module) -> nn.Module:
+    """What is inside, with all its parameters: of a model divided by ``fully_shard`` a plain copy.
+
+    To gather that copy, all processes among which the model is divided have to call this.
+    """
+    return gathered(unwrapped(model))
+
+
 def _from_outside_in(model: nn.Module) -> Iterator[nn.Module]:
     check_model(model)
     inner: nn.Module | None = model
@@ -55,7 +64,10 @@ def data_parallel_of(model: nn.Module) -> DistributedDataParallel | None:
 def ranks_of(model: nn.Module) -> Ranks:
     """The processes that train a model together: told by what wraps it, else this process alone."""
     wrapper = data_parallel_of(model)
-    return Ranks() if wrapper is None else Ranks(wrapper.process_group)
+    if wrapper is not None:
+        return Ranks(wrapper.process_group)
+    inner = unwrapped(model)
+    return Ranks(group_of(inner)) if is_divided(inner) else Ranks()
 
 
 def make_anew(wrapper: DistributedDataParallel) -> None:

@@ -51,8 +51,9 @@ def prune(
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers. Of one in DistributedDataParallel all ranks have to call this: it is
-        decided on rank 0, once it was checked that all have the same noise, and masked on all.
+        A model with noise layers. Of one in DistributedDataParallel, or divided by ``fully_shard``, all ranks
+        have to call this: it is decided on rank 0, once it was checked that all have the same noise, and
+        masked on all.
     criterion : str
         The rules, on the scores that :func:`scores` describes:
 
@@ -158,7 +159,8 @@ def prune(
     def by_rule(model: nn.Module) -> PruneReport:
         return _by_rule(model, scores(model, criterion, **of_scores), rule, coupling, example_inputs)
 
-    return decided_once(model, ranks, by_rule)
+    by_noise = rule.criterion.source in ("noise", "nothing") and coupling is None
+    return decided_once(model, ranks, by_rule, by_noise=by_noise)
 
 
 def _by_rule(

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, distributed
 from torch.utils._pytree import tree_flatten
@@ -72,8 +73,7 @@ class Ranks:
         if not self.are_several:
             return
         own = {name: digest(value) for name, value in values.items()}
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, own, group=self.group)
+        found = self.of_all(own)
         names = list(dict.fromkeys(name for digests in found for name in digests))
         differing = {
             name: [rank for rank in range(self.size) if found[rank].get(name) != found[0].get(name)]
@@ -110,13 +110,13 @@ class Ranks:
             raise value
         return value  # type: ignore[no-any-return]
 
-    def sums(self, numbers: list[float]) -> list[float]:
-        """Each of these numbers summed over all ranks, the same on all, in the order of the ranks."""
+    def of_all(self, value: T) -> list[T]:
+        """What each rank gives, in the order of the ranks; it must be picklable."""
         if not self.are_several:
-            return numbers
+            return [value]
         found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, numbers, group=self.group)
-        return [sum(each) for each in zip(*found, strict=True)]
+        distributed.all_gather_object(found, value, group=self.group)
+        return found
 
     @torch.no_grad()
     def take_of_first(self, tensors: Mapping[str, Tensor]) -> None:
@@ -152,7 +152,7 @@ def _sendable(error: Exception) -> Exception:
 
 
 def digest(value: Any) -> str:
-    """A number by which equal values are known: of tensors in containers their bits, of others what they say.
+    """A number by which equal values are known: of arrays in containers their bits, of others what they say.
 
     Examples
     --------
@@ -163,7 +163,8 @@ def digest(value: Any) -> str:
     """
     leaves, structure = tree_flatten(value)
     found = hashlib.blake2b(str(structure).encode(), digest_size=16)
-    for leaf in leaves:
+    for each in leaves:
+        leaf = torch.from_numpy(each) if isinstance(each, np.ndarray) else each
         if isinstance(leaf, Tensor):
             found.update(f"{leaf.dtype}{tuple(leaf.shape)}{leaf.layout}".encode())
             found.update(_bytes(leaf))

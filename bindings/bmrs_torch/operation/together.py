@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from bmrs_torch.distributed.seeds import key_of_rank, noise_rank
+from bmrs_torch.distributed.sharding import is_sharded
 from bmrs_torch.operation.cpu import raise_unusable
 from bmrs_torch.operation.divergence import Divergence, divergence_of
 from bmrs_torch.operation.draw import Draw, DrawRefusedError, NoiseParameters, draw, is_plain, parameters_of
 from bmrs_torch.operation.memory import is_ordinary
 from bmrs_torch.operation.multiplicative_noise import SEEDS, multiplicative_noise
 from bmrs_torch.operation.operators import refuse_transforms, scaled
+from bmrs_torch.operation.parts import divergence_of_parts
 
 __all__ = ["DrawingTogether", "NoiseParameters", "divergence", "is_small", "multiplied", "parameters_of"]
 
@@ -77,7 +79,10 @@ def divergence(layers: Mapping[str, NoiseLayer]) -> Divergence:
         if taken is not None:
             return taken
     bounds = [(layer.log_a, layer.log_b) for layer in found]
-    return divergence_of(list(layers), list(map(parameters_of, found)), bounds)
+    parameters = list(map(parameters_of, found))
+    if not torch.compiler.is_compiling() and any(is_sharded(mu) for mu, *_ in parameters):
+        return divergence_of_parts(list(layers), parameters, bounds)
+    return divergence_of(list(layers), parameters, bounds)
 
 
 class DrawingTogether:

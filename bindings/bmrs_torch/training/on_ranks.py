@@ -9,6 +9,7 @@ from torch import nn
 
 from bmrs_torch.deciding.decided_once import decided_once
 from bmrs_torch.deciding.prune_report import PruneReport
+from bmrs_torch.distributed.sharding import is_divided
 from bmrs_torch.wrapping import data_parallel_of, make_anew, ranks_of, why_not_anew
 
 __all__ = ["OnRanks"]
@@ -32,6 +33,7 @@ class OnRanks:
 
     def __init__(self, model: nn.Module, wrapper: nn.Module) -> None:
         self.ranks = ranks_of(wrapper)
+        self._given = wrapper
         self._model, self._wrapper = model, data_parallel_of(wrapper)
         if all(module is not model for module in wrapper.modules()):
             raise ValueError(
@@ -39,6 +41,21 @@ class OnRanks:
                 f"and hold it; the {type(wrapper).__name__} given doesn't hold this {type(model).__name__}"
             )
         self._trained = self._trainable()
+
+    def refuse_what_is_divided(self, *, shrink: bool, others: Sequence[nn.Module]) -> None:
+        """Raise ValueError for what can't be done with a model that ``fully_shard`` divided."""
+        if any(type(module).__name__ == "FullyShardedDataParallel" for module in self._given.modules()):
+            raise ValueError(
+                "a model in FullyShardedDataParallel keeps its parameters in pieces without a shape of their "
+                "own, in which no structure can be found: divide it by torch.distributed.fsdp.fully_shard"
+            )
+        if (shrink or others) and is_divided(self._model):
+            raise ValueError(
+                f"{'shrink=True' if shrink else 'others='} can't be had with a model that fully_shard "
+                "divided, whose parameters, and the optimizer's state, lie in pieces on all ranks: prune it "
+                "by masks while it trains; finish() then gives a whole, smaller, plain network on every "
+                "rank, which can be divided and trained anew"
+            )
 
     def check_begin(self, options: Mapping[str, Any], example_inputs: Any, *, changes: bool) -> None:
         """Raise on all ranks unless they begin alike; say now if the wrapper couldn't be made anew later.
@@ -73,9 +90,9 @@ class OnRanks:
             "same, such as a minibatch that rank 0 broadcasts",
         )
 
-    def decided(self, decide: Callable[[nn.Module], PruneReport]) -> PruneReport:
+    def decided(self, decide: Callable[[nn.Module], PruneReport], *, by_noise: bool) -> PruneReport:
         """See :func:`decided_once`."""
-        return decided_once(self._model, self.ranks, decide)
+        return decided_once(self._model, self.ranks, decide, by_noise=by_noise)
 
     def tell_wrapper(self) -> None:
         """Let the wrapper begin anew if the parameters that learn aren't those that it was made with."""

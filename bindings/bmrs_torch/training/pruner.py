@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.deciding.budget import Budget, as_budget
+from bmrs_torch.deciding.criteria import find_criterion
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
+from bmrs_torch.distributed.sharding import put_back
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
 from bmrs_torch.operation.arguments import check_model
@@ -44,7 +46,7 @@ from bmrs_torch.training.history import Entry, Observer, When, scalars_of
 from bmrs_torch.training.on_ranks import OnRanks
 from bmrs_torch.training.schedule import Schedule
 from bmrs_torch.training.telling import where_it_stands
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import unwrapped, whole
 
 Phase = Literal["pruning", "finetuning"]
 
@@ -209,6 +211,7 @@ class Pruner:
         check_model(model)
         self._on_ranks = OnRanks(unwrapped(model), model if wrapper is None else wrapper)
         model = unwrapped(model)
+        self._on_ranks.refuse_what_is_divided(shrink=shrink, others=others)
         self._on_ranks.check_begin(
             {
                 "num_samples": num_samples,
@@ -237,6 +240,7 @@ class Pruner:
         self._averages = Averages(model, others)
         if example_inputs is not None:
             check_example(model, example_inputs)
+            put_back(model)
         if optimizer is not None:
             say_if_noise_is_not_trained(model, optimizer)
         self.model, self.optimizer = model, optimizer
@@ -386,7 +390,7 @@ class Pruner:
             due = f"It is by {self.schedule}, after {self.epochs} epochs and {self.steps} counted steps"
             warnings.warn(explain_nothing(self.last_report, self._course(), due), stacklevel=2)
         self._on_ranks.check_example(inputs)
-        finished = self._averages.finish(self.model, inputs, **self._surgery)
+        finished = self._averages.finish(whole(self.model), inputs, **self._surgery)
         return self._on_ranks.made_alike(finished, self._averages.parts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -459,6 +463,7 @@ class Pruner:
             How many are done, at least 0. What was pruned by then is in the model's masks.
         """
         check_counts(epochs=epochs, steps=steps)
+        put_back(self.model)
         self.epochs, self.steps = epochs, steps
         if epochs or steps:
             self._observer.forget()
@@ -470,7 +475,7 @@ class Pruner:
             return None
         if self.shrink and self.optimizer is not None:
             check_optimizer(self.optimizer, self.model)
-        report = self._on_ranks.decided(self._pruned)
+        report = self._on_ranks.decided(self._pruned, by_noise=self._judges_by_noise())
         self._averages.take_masks(self.model)
         self.last_report = report
         if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
@@ -524,6 +529,11 @@ class Pruner:
         if self._approach is not None:
             return self._approach.prune(model, self.criterion, self.done, self.rule_options)
         return prune(model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
+
+    def _judges_by_noise(self) -> bool:
+        """Whether the noise is all of the model that a decision looks at."""
+        alone = self.budget is None and self.rule_options.get("coupling") is None
+        return alone and find_criterion(self.criterion).source in ("noise", "nothing")
 
     def _objective(self, nll_mean: Tensor) -> Tensor:
         return elbo_loss(
