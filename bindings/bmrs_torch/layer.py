@@ -155,7 +155,9 @@ class MultiplicativeNoise(nn.Module):
         # On another device a comparison would wait for it.
         learns = torch.is_grad_enabled() and not self._fixed
         again = not (learns or torch.compiler.is_compiling()) and is_ordinary(self.mu)
-        return self.scaled(x, self._expected_noise_again() if again else self.expected_noise())
+        scale = self._expected_noise_again() if again else self.expected_noise()
+        # FSDP gathers parameters that required a gradient when it was made, and would give them one.
+        return self.scaled(x, scale.detach() if self._fixed else scale)
 
     def _blocks(self, x: Tensor) -> Tensor:
         blocks: Tensor = x.unflatten(self.axis % (x.ndim + 1), (self.num_structures, -1))

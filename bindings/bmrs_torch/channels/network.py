@@ -38,7 +38,7 @@ from bmrs_torch.channels.trace import Balance, BrokenRuleError, Grouped, Reshape
 from bmrs_torch.channels.variants import another_batch, other_values
 from bmrs_torch.channels.work import Work, note_work
 from bmrs_torch.layer import MultiplicativeNoise
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import whole
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -206,7 +206,7 @@ def follow(
     -------
     FollowedNetwork
     """
-    model = unwrapped(model)
+    model = whole(model)
     check_has_values(model)
     let_go_of_graphs(model)
     check_stored(model)
@@ -245,7 +245,7 @@ def trained(model: nn.Module) -> nn.Module:
     """
     let_go_of_graphs(model)
     check_stored(model)
-    other = copy.deepcopy(unwrapped(model))
+    other = copy.deepcopy(whole(model))
     generator = torch.Generator().manual_seed(0)
     noise = {
         p for m in other.modules() if isinstance(m, MultiplicativeNoise) for p in (m.mu, m.log_sigma, m.mask)

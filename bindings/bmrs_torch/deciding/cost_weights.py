@@ -13,7 +13,7 @@ from bmrs_torch.costs.terms import Formula, byte_terms, mac_terms, parameter_ter
 from bmrs_torch.deciding.meet_budget import all_that_may_go
 from bmrs_torch.deciding.removals import find_removals
 from bmrs_torch.layer import noise_layers
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import whole as whole_model
 
 __all__ = ["COSTS", "cost_weights"]
 
@@ -64,7 +64,7 @@ def cost_weights(
     """
     if cost not in COSTS:
         raise ValueError(f"cost must be one of {', '.join(COSTS)}, got {cost!r}")
-    model = unwrapped(model)
+    model = whole_model(model)
     layers = noise_layers(model)
     selection = all_that_may_go(model, example_inputs, training_step)
     network = selection.network

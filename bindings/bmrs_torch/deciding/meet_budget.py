@@ -22,7 +22,7 @@ from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.plan_compaction import Selection, select
 from bmrs_torch.surgery.surgeon import CHANGES_ANSWERS
 from bmrs_torch.surgery.verification import SurgeryError
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +96,7 @@ def meet_budget(
         If the model's answers can't be compared, so that nothing can be removed from it.
     """
     search = _Search(
-        unwrapped(model), worth, budget, example_inputs, training_step, before, reference, refused, widths
+        whole(model), worth, budget, example_inputs, training_step, before, reference, refused, widths
     )
     found = search.predicted(steps) if steps > 1 or not tried else None
     gone, reached = search.run() if found is None else found
@@ -118,7 +118,7 @@ def survey(
     counted = {name: amount for name, amount in vars(budget).items() if name != "latency" and amount}
     worth = {name: np.zeros(layer.num_structures) for name, layer in noise_layers(model).items()}
     costs = Budget(**counted) if counted else Budget(macs=0.5)
-    search = _Search(unwrapped(model), worth, costs, example_inputs, training_step)
+    search = _Search(whole(model), worth, costs, example_inputs, training_step)
     try:
         return search.survey(checked=bool(counted))
     except SurgeryError:

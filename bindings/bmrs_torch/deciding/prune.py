@@ -13,6 +13,7 @@ from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.deciding.budget import Budget
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
+from bmrs_torch.deciding.decided_once import decided_once
 from bmrs_torch.deciding.options import taken_by
 from bmrs_torch.deciding.prune_report import LayerPruning, PruneReport, mask
 from bmrs_torch.deciding.prune_to_budget import check_budget, check_followable, prune_to_budget
@@ -20,6 +21,7 @@ from bmrs_torch.deciding.rules import Rule, Scope, make_rule
 from bmrs_torch.deciding.scores import Scores, scores
 from bmrs_torch.deciding.units import Coupling, Units, make_units
 from bmrs_torch.layer import noise_layers
+from bmrs_torch.wrapping import ranks_of, unwrapped
 
 __all__ = ["LayerPruning", "PruneReport", "check_rule", "prune"]
 
@@ -49,7 +51,9 @@ def prune(
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers.
+        A model with noise layers. Of one in DistributedDataParallel, or divided by ``fully_shard``, all ranks
+        have to call this: it is decided on rank 0, once it was checked that all have the same noise, and
+        masked on all.
     criterion : str
         The rules, on the scores that :func:`scores` describes:
 
@@ -102,6 +106,8 @@ def prune(
     ValueError
         For an unknown criterion, an option it doesn't take, a value out of range, a model without noise
         layers, or a layer with parameters that are not finite (it is named).
+    RanksDisagreeError
+        A ValueError: if the ranks that train the model have different noise, on all of them.
     BudgetError
         A ValueError: if the budget is out of reach, with what is within it.
     SurgeryError
@@ -136,14 +142,30 @@ def prune(
         "amount": amount,
         "scope": scope,
     }
+    of_scores: dict[str, Any] = {"example_inputs": example_inputs, "p1": p1, "p2": p2, "seed": seed}
+    ranks, model = ranks_of(model), unwrapped(model)
     if budget is not None:
         limits = check_budget(budget, {**options, "coupling": coupling})
         check_followable(example_inputs)
-        model_scores = scores(model, criterion, example_inputs=example_inputs, p1=p1, p2=p2, seed=seed)
-        return prune_to_budget(model, model_scores, limits, example_inputs, training_step=training_step)
+
+        def to_budget(model: nn.Module) -> PruneReport:
+            found = scores(model, criterion, **of_scores)
+            return prune_to_budget(model, found, limits, example_inputs, training_step=training_step)
+
+        return decided_once(model, ranks, to_budget)
     rule = make_rule(criterion, **options)
     _check_coupling(rule.criterion, coupling, example_inputs)
-    model_scores = scores(model, criterion, example_inputs=example_inputs, p1=p1, p2=p2, seed=seed)
+
+    def by_rule(model: nn.Module) -> PruneReport:
+        return _by_rule(model, scores(model, criterion, **of_scores), rule, coupling, example_inputs)
+
+    by_noise = rule.criterion.source in ("noise", "nothing") and coupling is None
+    return decided_once(model, ranks, by_rule, by_noise=by_noise)
+
+
+def _by_rule(
+    model: nn.Module, model_scores: Scores, rule: Rule, coupling: Coupling | None, example_inputs: Any
+) -> PruneReport:
     groups = [] if coupling is None else coupled_gates(model, example_inputs)
     kept = {name: layer.kept().cpu().numpy() for name, layer in noise_layers(model).items()}
     units = make_units(model_scores.worth(), kept, groups, coupling)

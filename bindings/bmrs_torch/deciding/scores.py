@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from bmrs_core import delta_f_normal, delta_f_uniform, mean, snr
 from bmrs_torch.deciding.criteria import P1, P2, Criterion, find_criterion
 from bmrs_torch.deciding.feeding_weights import FeedingLayer, feeding_layers
+from bmrs_torch.deciding.noise_alone import noise_alone
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.operation.arguments import check_whole
 from bmrs_torch.operation.checks import check_parameters
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,7 +124,7 @@ def scores(
     """
     chosen = find_criterion(criterion)
     _check_options(chosen, p1, p2, seed)
-    model = unwrapped(model)
+    model = noise_alone(model) if chosen.source in ("noise", "nothing") else whole(model)
     layers = noise_layers(model)
     for name, layer in layers.items():
         _check_layer(name, layer)

@@ -10,6 +10,7 @@ from torch import nn
 
 from bmrs_kernels.contract import Share
 from bmrs_torch.channels.weights import BATCH_NORMS, activation_axis, is_weighted
+from bmrs_torch.distributed.sharding import is_divided
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
 from bmrs_torch.insertion.rehearsal import CHANGES_OPEN, carry_out, rehearsed
 from bmrs_torch.insertion.search import Search
@@ -17,7 +18,7 @@ from bmrs_torch.insertion.states import with_states
 from bmrs_torch.operation.checks import check_bounds, check_share
 from bmrs_torch.remembering import remember
 from bmrs_torch.surgery.progress import Progress
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import unwrapped, whole
 
 Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
 
@@ -81,7 +82,7 @@ def plan_insertion(
     0: noise on 3 structures (axis -1)
     2: none, it is the model's output
     """
-    model = unwrapped(model)
+    model = whole(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     with Progress(5, "places for noise") as progress:
         search = Search(model, example_inputs)
@@ -257,6 +258,11 @@ def insert_noise(
         raise ValueError(
             "noise must be inserted into a model before it is wrapped in DistributedDataParallel, which "
             "synchronises only the parameters that it found then: insert_noise(model, example_inputs) first"
+        )
+    if is_divided(unwrapped(model)):
+        raise ValueError(
+            "noise must be inserted into a model before fully_shard divides it, which divides only the "
+            "parameters that it found then: insert_noise(model, example_inputs) first"
         )
     plan = plan_insertion(model, example_inputs, where=where, must_fold=must_fold)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.passed_over)

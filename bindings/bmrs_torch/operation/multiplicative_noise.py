@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bmrs_kernels.contract import NoiseLayout, Share
+from bmrs_torch.distributed.seeds import of_this_rank
 from bmrs_torch.operation.checks import (
     check_bounds,
     check_dense,
@@ -59,9 +60,10 @@ def multiplicative_noise(
     seed : int64 Tensor of one element, optional
         The noise is a pure function of it: Philox4x32-10 keyed by the seed and counted by (sample,
         structure), structure or element; the same on every device, up to rounding. By default drawn from
-        torch's generator of the device of `x`.
+        torch's generator of the device of `x`, and made this process's own: see :func:`draw_seed`.
     generator : torch.Generator, optional
-        Where the seed is drawn from; on any device, but one of another device is waited for.
+        Where the seed is drawn from; on any device, but one of another device is waited for. It is used as
+        it is drawn, on every rank.
 
     Returns
     -------
@@ -109,6 +111,10 @@ def multiplicative_noise(
 def draw_seed(generator: torch.Generator | None = None, device: torch.device | None = None) -> Tensor:
     """Draw a 64-bit seed from torch's generator, so that torch.manual_seed governs the noise.
 
+    Of a job of several processes, rank r takes the drawn seed ⊕ r·⌊2⁶⁴/φ⌋ (mod 2⁶⁴): ranks that were seeded
+    alike, so that their networks begin alike, draw different noise, and the same again when the job is
+    started anew with as many ranks. Rank 0, or a process alone, takes it as it is.
+
     Parameters
     ----------
     generator : torch.Generator, optional
@@ -130,7 +136,7 @@ def draw_seed(generator: torch.Generator | None = None, device: torch.device | N
     True
     """
     if generator is not None:
-        device = generator.device
-    elif device is None or device.type != "cuda":
+        return torch.randint(*SEEDS, (1,), dtype=torch.int64, device=generator.device, generator=generator)
+    if device is None or device.type != "cuda":
         device = torch.device("cpu")
-    return torch.randint(*SEEDS, (1,), dtype=torch.int64, device=device, generator=generator)
+    return of_this_rank(torch.randint(*SEEDS, (1,), dtype=torch.int64, device=device))

@@ -16,12 +16,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from bmrs_torch.distributed.seeds import key_of_rank, noise_rank
+from bmrs_torch.distributed.sharding import is_sharded
 from bmrs_torch.operation.cpu import raise_unusable
 from bmrs_torch.operation.divergence import Divergence, divergence_of
 from bmrs_torch.operation.draw import Draw, DrawRefusedError, NoiseParameters, draw, is_plain, parameters_of
 from bmrs_torch.operation.memory import is_ordinary
 from bmrs_torch.operation.multiplicative_noise import SEEDS, multiplicative_noise
 from bmrs_torch.operation.operators import refuse_transforms, scaled
+from bmrs_torch.operation.parts import divergence_of_parts
 
 __all__ = ["DrawingTogether", "NoiseParameters", "divergence", "is_small", "multiplied", "parameters_of"]
 
@@ -76,7 +79,10 @@ def divergence(layers: Mapping[str, NoiseLayer]) -> Divergence:
         if taken is not None:
             return taken
     bounds = [(layer.log_a, layer.log_b) for layer in found]
-    return divergence_of(list(layers), list(map(parameters_of, found)), bounds)
+    parameters = list(map(parameters_of, found))
+    if not torch.compiler.is_compiling() and any(is_sharded(mu) for mu, *_ in parameters):
+        return divergence_of_parts(list(layers), parameters, bounds)
+    return divergence_of(list(layers), parameters, bounds)
 
 
 class DrawingTogether:
@@ -102,14 +108,15 @@ class DrawingTogether:
         refuse_transforms()
         number = self._numbers[id(layer)]
         self._small.add(number)
-        seed = int(torch.empty(1, dtype=torch.int64).random_(*SEEDS))  # what draw_seed draws, in less time
+        key = key_of_rank(noise_rank())
+        seed = int(torch.empty(1, dtype=torch.int64).random_(*SEEDS)) ^ key  # as draw_seed, in less time
         drawn, places = self._ready  # at once: other threads draw, too
         place = places.get((number, seed))
         if drawn is None or place is None or not drawn.is_for(place, x.shape[0]):
             plain = list(map(is_plain, self.layers))
             if not plain[number]:
                 return _alone(layer, x, axis, seed)
-            drawn, place = self._draw(number, seed, x.shape[0], plain), 0
+            drawn, place = self._draw(number, seed, key, x.shape[0], plain), 0
         else:
             self._used += 1
         theta = drawn.thetas[place]
@@ -121,10 +128,10 @@ class DrawingTogether:
         drawn, _ = self._ready
         return None if drawn is None else drawn.still_taken()
 
-    def _draw(self, number: int, seed: int, samples: int, plain: list[bool]) -> Draw:
+    def _draw(self, number: int, seed: int, key: int, samples: int, plain: list[bool]) -> Draw:
         """Draw for a layer and, where looking ahead has paid so far, for those after it."""
         ahead = self._pays()
-        seeds = self._foreseen(number, seed, samples, plain) if ahead else {number: seed}
+        seeds = self._foreseen(number, seed, key, samples, plain) if ahead else {number: seed}
         self._used = 0
         with_divergence = ahead and len(plain) > 1 and all(plain) and torch.is_grad_enabled()
         try:
@@ -164,7 +171,7 @@ class DrawingTogether:
         self._pause -= self._pause > 0
         return self._pause == 0
 
-    def _foreseen(self, number: int, seed: int, samples: int, plain: list[bool]) -> dict[int, int]:
+    def _foreseen(self, number: int, seed: int, key: int, samples: int, plain: list[bool]) -> dict[int, int]:
         """The seeds of a layer and those after it, by number: of small ones alike, while there is room."""
         layers, seeds = self.layers, {number: seed}
         later = [i for i in range(number + 1, len(layers)) if layers[i].training and not layers[i].fixed]
@@ -176,7 +183,7 @@ class DrawingTogether:
             size = layers[i]._parameters["mu"].shape[0]
             alike = plain[i] and (layers[i].log_a, layers[i].log_b) == bounds
             if alike and i in self._small and size <= room:
-                seeds[i] = own
+                seeds[i] = own ^ key
                 room -= size
         return seeds
 

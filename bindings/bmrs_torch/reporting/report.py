@@ -13,6 +13,7 @@ from bmrs_torch.costs.counting import count_file_bytes, count_macs, count_parame
 from bmrs_torch.costs.measuring import median_ratio, peak_bytes, take_times
 from bmrs_torch.operation.arguments import check_model, check_real, described
 from bmrs_torch.reporting.comparison import Comparison, Cost, LayerChange
+from bmrs_torch.wrapping import data_parallel_of, unwrapped
 
 DEFAULT_SECONDS = 2.0
 
@@ -31,7 +32,8 @@ def report(
     ----------
     before, after : nn.Module
         For instance the network as it was trained and the pruned one. They are measured in evaluation mode
-        and left as they are.
+        and left as they are; of one in DistributedDataParallel what is inside, so that no rank waits for
+        another.
     example_inputs : Tensor, tuple, list or dict
         One input, positional inputs, or keyword inputs; a batch of the size that matters.
     metrics : mapping of str to callable, optional
@@ -70,9 +72,9 @@ def report(
             f"metrics must be functions of a network by name, such as {{'accuracy': f}}, got "
             f"{described(metrics)}"
         )
-    networks = (before, after)
+    networks = tuple(unwrapped(m) if data_parallel_of(m) is not None else m for m in (before, after))
     with in_mode(before, training=False), in_mode(after, training=False):
-        macs = [count_macs(model, example_inputs) for model in networks]
+        macs = [count_macs(unwrapped(model), example_inputs) for model in networks]
         peaks = [peak_bytes(model, example_inputs) for model in networks]
         times = take_times(networks, example_inputs, seconds=seconds)
         costs = [
@@ -86,7 +88,7 @@ def report(
             )
             for model, own_macs, own_times, peak in zip(networks, macs, times, peaks, strict=True)
         ]
-    layers = _layer_changes(before, after, *macs)
+    layers = _layer_changes(unwrapped(before), unwrapped(after), *macs)
     return Comparison(costs[0], costs[1], median_ratio(*times), len(times[0]), layers)
 
 

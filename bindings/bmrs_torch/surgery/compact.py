@@ -11,6 +11,7 @@ from torch import nn
 
 from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.reached import unreached_twins
+from bmrs_torch.distributed.sharding import is_divided
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.surgery.cutting import Cut, cut_model
 from bmrs_torch.surgery.optimizer_state import carry_gradients, check_optimizer, with_smaller_state
@@ -18,7 +19,7 @@ from bmrs_torch.surgery.plan_compaction import select
 from bmrs_torch.surgery.surgeon import Surgeon
 from bmrs_torch.surgery.unreached import Unreached, check_unreached, report_unreached, unreached_readers
 from bmrs_torch.surgery.verification import warn_untrained
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import unwrapped, whole
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -45,7 +46,8 @@ def compact(
     model : nn.Module
         A model with noise layers, some of whose structures are masked by :func:`prune`. Of one wrapped by
         DistributedDataParallel, DataParallel, ``torch.compile`` or AveragedModel what is inside is made
-        smaller and returned, to be wrapped again.
+        smaller and returned, to be wrapped again; of one that ``fully_shard`` divided a plain copy, on all
+        ranks, which all have to call this.
     example_inputs : Tensor, tuple, list or dict
         One input, positional inputs, or keyword inputs: to follow the model's channels with, and to compare
         the two models on in evaluation mode. A real minibatch tells more than zeros.
@@ -81,7 +83,7 @@ def compact(
     ValueError
         If the model has no noise layers, another model isn't of its structure, parameters are computed by a
         hook or have no shape yet, `unreached` isn't one of the two, or the optimizer is another model's or
-        can't go on (LBFGS, whose state is about all parameters at once).
+        can't go on (LBFGS, whose state is about all parameters at once; any, of a divided model).
     TypeError
         For example inputs of another kind, or an optimizer that is none.
 
@@ -103,8 +105,14 @@ def compact(
     Linear(in_features=2, out_features=2, bias=True)
     """
     noise_layers(model)
-    model = unwrapped(model)  # type: ignore[assignment]
     check_unreached(unreached)
+    if (optimizer is not None or others) and is_divided(unwrapped(model)):
+        raise ValueError(
+            "a model that fully_shard divided can't be made smaller together with an optimizer, whose state "
+            "is divided too, or with others: prune it by masks while it trains, then compact it without "
+            "them, which gives a whole plain network on every rank, and make those anew"
+        )
+    model = whole(model)  # type: ignore[assignment]
     _check_alike(model, others)
     if optimizer is not None:
         check_optimizer(optimizer, model)

@@ -27,7 +27,7 @@ from bmrs_torch.surgery.verification import (
     warn_untrained,
 )
 from bmrs_torch.surgery.ways import Way, Ways, multiplying, test_factors
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import whole
 
 __all__ = ["NotFoldableError", "fold", "unfoldable"]
 
@@ -63,7 +63,8 @@ def fold(
     ----------
     model : nn.Module
         A model with noise layers; it is left untouched. Of a wrapped one (DistributedDataParallel,
-        DataParallel, ``torch.compile``, AveragedModel) what is inside is folded and returned.
+        DataParallel, ``torch.compile``, AveragedModel) what is inside is folded and returned; of one that
+        ``fully_shard`` divided a plain copy, on all ranks, which all have to call this.
     example_inputs : Tensor, tuple, list or dict, optional
         One input, positional inputs, or keyword inputs: what the model is followed on and compared on. By
         default what :func:`insert_noise` was given, if that was small and the model wasn't pickled since.
@@ -104,8 +105,8 @@ def fold(
       (2): Linear(in_features=3, out_features=2, bias=True)
     )
     """
+    model = whole(model)  # type: ignore[assignment]
     layers = noise_layers(model)
-    model = unwrapped(model)  # type: ignore[assignment]
     check_unreached(unreached)
     check_has_values(model)
     factors = {name: _expected(name, layer) for name, layer in layers.items()}

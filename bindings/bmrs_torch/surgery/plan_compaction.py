@@ -16,7 +16,7 @@ from bmrs_torch.channels.network import FollowedNetwork, follow
 from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.channels.trace import Balance
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
-from bmrs_torch.wrapping import unwrapped
+from bmrs_torch.wrapping import whole
 
 if TYPE_CHECKING:
     from bmrs_torch.channels.labels import Bools, Ints
@@ -116,7 +116,7 @@ def plan_compaction(
     0.noise: remove 1 of 3
     """
     noise_layers(model)
-    model = unwrapped(model)
+    model = whole(model)
     selection = select(model, example_inputs, training_step=training_step)
     return selection.plan(selection.removable)
 

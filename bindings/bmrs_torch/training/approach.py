@@ -18,6 +18,7 @@ from bmrs_torch.deciding.scores import scores
 from bmrs_torch.deciding.trial import folded
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.training.schedule import Schedule
+from bmrs_torch.wrapping import whole
 
 __all__ = ["Approach"]
 
@@ -60,7 +61,7 @@ class Approach:
         if {p.device for p in model.parameters()} >= {t.device for t in tensors_of(example_inputs)}:
             self._refused = survey(model, self._budget, example_inputs, training_step)
         # Another model's time is compared with that of this one, which may have shrunk by then.
-        self._first = copy.deepcopy(model) if self._budget.latency is not None else None
+        self._first = copy.deepcopy(whole(model)) if self._budget.latency is not None else None
 
     def prune(self, model: nn.Module, criterion: str, done: int, options: Mapping[str, Any]) -> PruneReport:
         """Prune as much as is due when so many epochs or steps are done; options are those of `prune`."""

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from bmrs_torch.attachment import attachments
 from bmrs_torch.channels.calling import answers
-from bmrs_torch.layer import noise_layers
+from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.operation.arguments import check_model, check_switch, check_whole, described
 from bmrs_torch.shipping.layout import Layout
 from bmrs_torch.surgery.optimizer_state import check_optimizer, check_trains, fits, trained_by
@@ -28,6 +29,7 @@ def check_options(
 ) -> None:
     """Raise TypeError or ValueError for what a pruner can't work with."""
     check_model(model)
+    _check_applied(model)
     check_switch("shrink", shrink)
     if schedule is not None and not isinstance(schedule, Schedule):
         raise TypeError(
@@ -40,6 +42,22 @@ def check_options(
         )
     if optimizer is not None:
         (check_optimizer if shrink else check_trains)(optimizer, model)
+
+
+def _check_applied(model: nn.Module) -> None:
+    """Raise ValueError if noise is the child of a layer of torch's that doesn't apply it."""
+    applied = {(id(found.layer), id(found.noise)) for found in attachments(model)}
+    for name, layer in model.named_modules():
+        of_torch = type(layer).__module__.startswith("torch.nn.modules.") and not isinstance(
+            layer, (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+        )
+        for child in layer.children() if of_torch else ():
+            if isinstance(child, MultiplicativeNoise) and (id(layer), id(child)) not in applied:
+                raise ValueError(
+                    f"the noise on {name!r}, a {type(layer).__name__}, is never applied: the layer has no "
+                    "hook for it any more, as SyncBatchNorm.convert_sync_batchnorm(model) makes layers anew "
+                    "without their hooks. Convert first, then insert_noise"
+                )
 
 
 def check_log(log: object) -> None:

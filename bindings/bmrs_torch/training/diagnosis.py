@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from bmrs_torch.deciding.noise_alone import noise_alone
 from bmrs_torch.deciding.prune import LayerPruning, PruneReport
+from bmrs_torch.distributed.ranks import Ranks
 from bmrs_torch.layer import INITIAL_LOG_SIGMA, INITIAL_MU, noise_layers
 
 __all__ = ["Course", "Seen", "collapsed", "explain_collapse", "explain_nothing", "noise_rate"]
@@ -55,7 +57,7 @@ class Course:
     def moved(self) -> tuple[float, float]:
         """How far log σ and μ of kept structures lie from where noise begins, at most."""
         far = [0.0], [0.0]
-        for layer in noise_layers(self.model).values():
+        for layer in noise_layers(noise_alone(self.model)).values():
             kept = layer.kept()
             for distances, values, start in zip(
                 far, (layer.log_sigma, layer.mu), (INITIAL_LOG_SIGMA, INITIAL_MU), strict=True
@@ -110,9 +112,11 @@ class Seen:
         else:
             self.misfits = self.misfits[0] + misfit.detach(), self.misfits[1] + 1
 
-    def mean_misfit(self) -> float | None:
-        """Mean of the epoch's misfits so far, if any is known."""
-        return None if self.misfits is None else self.misfits[0].item() / self.misfits[1]
+    def mean_misfit(self, ranks: Ranks) -> float | None:
+        """Mean of the epoch's misfits so far, of all ranks, if any is known."""
+        own = [0.0, 0.0] if self.misfits is None else [self.misfits[0].item(), float(self.misfits[1])]
+        total, number = (sum(each) for each in zip(*ranks.of_all(own), strict=True))
+        return total / number if number else None
 
 
 def noise_rate(optimizer: torch.optim.Optimizer | None, model: nn.Module) -> float | None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from bmrs_torch.deciding.coupled_gates import coupled_gates
 from bmrs_torch.deciding.criteria import Criterion, find_criterion
+from bmrs_torch.deciding.noise_alone import noise_alone
 from bmrs_torch.deciding.standing import Standing, standing
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.objective import kl_divergence
@@ -70,7 +71,8 @@ class Observer:
         """
         layers = noise_layers(self._model)
         kept = {name or "(model)": int(layer.kept().sum()) for name, layer in layers.items()}
-        usable = all(map(_is_usable, layers.values()))  # what isn't, the training says itself
+        alone = noise_alone(self._model)
+        usable = all(map(_is_usable, noise_layers(alone).values()))  # what isn't, the training says itself
         with torch.no_grad():
             kl = kl_divergence(self._model).item() if usable else math.nan
         entry: Entry = {"kept": kept, "num_kept": sum(kept.values()), "kl": kl if math.isfinite(kl) else None}
@@ -118,7 +120,7 @@ class Observer:
 
     def _noise(self) -> dict[str, NDArray[np.float64]] | None:
         """μ and log σ of every layer, shape (2, num_structures); None where they have no values."""
-        layers = noise_layers(self._model)
+        layers = noise_layers(noise_alone(self._model))
         if any(layer.mu.is_meta for layer in layers.values()):
             return None
         return {

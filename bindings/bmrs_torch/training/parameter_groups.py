@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from bmrs_torch.distributed.sharding import is_divided, put_back
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.operation.arguments import check_real
+from bmrs_torch.wrapping import unwrapped
 
 NOISE_LR_MULTIPLIER = 10.0
 """With it each structure decides early, and ends far from the rule; at 1 all drift across it together."""
@@ -33,7 +35,8 @@ def parameter_groups(
     list of two dict
         Groups named ``"weights"`` and ``"noise"``, for any optimizer of torch.optim. Parameters that don't
         require gradients are left out. The noise is exempt from weight decay, which would pull log σ towards
-        0, and asks for the fused update, where the optimizer has one: its parameters are many and short.
+        0, and asks for the fused update, where the optimizer has one: its parameters are many and short. Of a
+        model that ``fully_shard`` divided it doesn't: not every fused update takes DTensors.
 
     Raises
     ------
@@ -56,7 +59,9 @@ def parameter_groups(
         check_real(name, value)
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be positive and finite, got {value}")
+    put_back(unwrapped(model))
     noise = {id(p) for layer in noise_layers(model).values() for p in (layer.mu, layer.log_sigma)}
+    fused = {} if is_divided(unwrapped(model)) else {"fused": True}
     trainable = [p for p in model.parameters() if p.requires_grad]
     return [
         {"name": "weights", "params": [p for p in trainable if id(p) not in noise], "lr": lr},
@@ -65,6 +70,6 @@ def parameter_groups(
             "params": [p for p in trainable if id(p) in noise],
             "lr": lr * noise_lr_multiplier,
             "weight_decay": 0.0,
-            "fused": True,
+            **fused,
         },
     ]

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.deciding.budget import Budget, as_budget
+from bmrs_torch.deciding.criteria import find_criterion
 from bmrs_torch.deciding.prune import PruneReport, check_rule, prune
+from bmrs_torch.distributed.sharding import put_back
 from bmrs_torch.layer import noise_layers
 from bmrs_torch.objective import KlScale, default_kl_weight, elbo_loss
+from bmrs_torch.operation.arguments import check_model
 from bmrs_torch.shipping.layout import Layout, check_fit, resize
 from bmrs_torch.surgery.compact import compact
 from bmrs_torch.surgery.optimizer_state import check_optimizer
@@ -40,8 +43,10 @@ from bmrs_torch.training.diagnosis import (
     noise_rate,
 )
 from bmrs_torch.training.history import Entry, Observer, When, scalars_of
+from bmrs_torch.training.on_ranks import OnRanks
 from bmrs_torch.training.schedule import Schedule
 from bmrs_torch.training.telling import where_it_stands
+from bmrs_torch.wrapping import unwrapped, whole
 
 Phase = Literal["pruning", "finetuning"]
 
@@ -57,9 +62,8 @@ class Pruner:
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers (:func:`insert_noise`). It stays the same object throughout. Under
-        DistributedDataParallel give the module inside, and don't let it shrink: the wrapper holds on to what
-        it was built with.
+        A model with noise layers (:func:`insert_noise`). It stays the same object throughout. Where several
+        processes train it, give it as it is wrapped, by DistributedDataParallel, on all of them: see Notes.
     optimizer : torch.optim.Optimizer, optional
         What trains it, :func:`parameter_groups` say with which rates. Needed with `shrink`.
     num_samples : int
@@ -88,6 +92,9 @@ class Pruner:
         Averages of the model's weights, such as ``torch.optim.swa_utils.AveragedModel(model)``, or other
         copies of it. What is pruned in the model is masked in them, they shrink with it, and :meth:`finish`
         makes them small and plain in place. What updates them stays the user's.
+    wrapper : nn.Module, optional
+        What runs the model on several processes, where `model` is but a part of what that wraps, as in
+        frameworks. By default `model` itself.
     training_step, unreached
         As of :func:`compact` and :func:`fold`: what training computes, where that needs more than
         `example_inputs`, so that surgery follows it too; and what to do about parameters that the example
@@ -101,6 +108,8 @@ class Pruner:
 
     Attributes
     ----------
+    model : nn.Module
+        The model, without what wraps it.
     steps, epochs : int
         How many are done.
     kl_weight : float
@@ -140,12 +149,25 @@ class Pruner:
         optimizer of another model, others of another structure, an example that the model can't take.
     BudgetError
         A ValueError: if the budget is out of reach, whatever the evidence.
+    RanksDisagreeError
+        A ValueError, on all ranks: if they aren't given the same, or when it is time to prune and their noise
+        has come apart. It names what differs, and on which ranks.
 
     Warns
     -----
     UserWarning
         If the optimizer doesn't train the noise, as one made before it was inserted: `parameter_groups` make
         one that does. Noise whose parameters require no gradient is meant to stay as it is.
+
+    Notes
+    -----
+    Of a model in DistributedDataParallel each rank makes a pruner and calls the same methods at the same
+    times; making it, a pruning, :meth:`end_epoch` and :meth:`finish` wait for all ranks. Every rank adds the
+    divergence to its own loss, and averaging the gradients leaves it counted once. Rank 0 decides what to
+    prune, after it was checked that all ranks have the same noise, and tells the others. When parameters
+    shrink or the noise ceases to learn the wrapper is made anew in place, by its own arguments, with the
+    weights of rank 0. :meth:`finish` gives the same network, that of rank 0, on every rank. The misfit in the
+    history is the mean over all ranks; `log` is called on rank 0 alone.
 
     Examples
     --------
@@ -180,11 +202,29 @@ class Pruner:
         shrink: bool = False,
         example_inputs: Any = None,
         others: Sequence[nn.Module] = (),
+        wrapper: nn.Module | None = None,
         training_step: TrainingStep | None = None,
         unreached: Unreached = "error",
         log: Callable[[dict[str, float], int], object] | None = None,
         **rule_options: Any,
     ) -> None:
+        check_model(model)
+        self._on_ranks = OnRanks(unwrapped(model), model if wrapper is None else wrapper)
+        model = unwrapped(model)
+        self._on_ranks.refuse_what_is_divided(shrink=shrink, others=others)
+        self._on_ranks.check_begin(
+            {
+                "num_samples": num_samples,
+                "schedule": str(schedule),
+                "criterion": criterion,
+                "options of the rule": str({**rule_options, "budget": budget}),
+                "kl_weight": str((kl_weight, kl_scale, layer_weights)),
+                "shrink": shrink,
+                "noise layers": {name: layer.num_structures for name, layer in noise_layers(model).items()},
+            },
+            example_inputs,
+            changes=shrink or getattr(schedule, "finetune_from", None) is not None,
+        )
         check_options(model, optimizer, schedule, shrink=shrink, example_inputs=example_inputs)
         check_log(log)
         layers = noise_layers(model)
@@ -200,6 +240,7 @@ class Pruner:
         self._averages = Averages(model, others)
         if example_inputs is not None:
             check_example(model, example_inputs)
+            put_back(model)
         if optimizer is not None:
             say_if_noise_is_not_trained(model, optimizer)
         self.model, self.optimizer = model, optimizer
@@ -348,7 +389,9 @@ class Pruner:
         elif not self._has_pruned():
             due = f"It is by {self.schedule}, after {self.epochs} epochs and {self.steps} counted steps"
             warnings.warn(explain_nothing(self.last_report, self._course(), due), stacklevel=2)
-        return self._averages.finish(self.model, inputs, **self._surgery)
+        self._on_ranks.check_example(inputs)
+        finished = self._averages.finish(whole(self.model), inputs, **self._surgery)
+        return self._on_ranks.made_alike(finished, self._averages.parts)
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how it goes on: numbers, names, lists, and buffers that no state_dict holds.
@@ -420,17 +463,19 @@ class Pruner:
             How many are done, at least 0. What was pruned by then is in the model's masks.
         """
         check_counts(epochs=epochs, steps=steps)
+        put_back(self.model)
         self.epochs, self.steps = epochs, steps
         if epochs or steps:
             self._observer.forget()
         self._fix_noise()
+        self._on_ranks.tell_wrapper()
 
     def _prune_if_due(self, unit: str) -> PruneReport | None:
         if unit != self.schedule.unit or not self.schedule.is_due(self.done):
             return None
         if self.shrink and self.optimizer is not None:
             check_optimizer(self.optimizer, self.model)
-        report = self._pruned()
+        report = self._on_ranks.decided(self._pruned, by_noise=self._judges_by_noise())
         self._averages.take_masks(self.model)
         self.last_report = report
         if self.shrink and report.pruned_now and plan_compaction(self.model, self.example_inputs).removed:
@@ -439,6 +484,7 @@ class Pruner:
             become(self.model, compact(self.model, self.example_inputs, **options))
             self._observer.forget_coupling()
         self._fix_noise()
+        self._on_ranks.tell_wrapper()
         return report
 
     def _take_down(self, when: When, report: PruneReport | None) -> None:
@@ -455,15 +501,15 @@ class Pruner:
                 "pruned": 0 if report is None else report.pruned_now,
                 "costs": None if report is None or report.spending is None else report.spending.fractions,
                 "kl_weight": 0.0 if finetuned else self.kl_weight * self.schedule.kl_factor(before),
-                "misfit": self._seen.mean_misfit(),
+                "misfit": self._seen.mean_misfit(self._on_ranks.ranks),
                 **self._observer.entry(finetuning=self.phase == "finetuning"),
             }
         )
         if when == "epoch":
             self._seen.misfits = None
-        if self.log is not None:
+        if self.log is not None and self._on_ranks.ranks.is_first:
             self.log(self.scalars(), self.steps or self.epochs)
-        if report is not None:
+        if report is not None and self._on_ranks.ranks.is_first:
             self._warn_of_collapse(report)
 
     def __repr__(self) -> str:
@@ -479,10 +525,15 @@ class Pruner:
             num_structures=sum(self.num_structures.values()),
         )
 
-    def _pruned(self) -> PruneReport:
+    def _pruned(self, model: nn.Module) -> PruneReport:
         if self._approach is not None:
-            return self._approach.prune(self.model, self.criterion, self.done, self.rule_options)
-        return prune(self.model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
+            return self._approach.prune(model, self.criterion, self.done, self.rule_options)
+        return prune(model, self.criterion, example_inputs=self.example_inputs, **self.rule_options)
+
+    def _judges_by_noise(self) -> bool:
+        """Whether the noise is all of the model that a decision looks at."""
+        alone = self.budget is None and self.rule_options.get("coupling") is None
+        return alone and find_criterion(self.criterion).source in ("noise", "nothing")
 
     def _objective(self, nll_mean: Tensor) -> Tensor:
         return elbo_loss(

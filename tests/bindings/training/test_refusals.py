@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bmrs_torch import Pruner, insert_noise, noise_layers, parameter_groups
-from tests.bindings.networks import images, mlp
+from tests.bindings.networks import conv_with_norm, images, mlp
 
 X, Y = images(8), torch.arange(8) % 10
 
@@ -49,6 +49,14 @@ def test_noise_that_is_fixed_or_excluded_on_purpose_is_not() -> None:
     second.requires_grad_(False)
     optimizer = torch.optim.Adam([p for name, p in model.named_parameters() if "noise" not in name])
     Pruner(model, optimizer, num_samples=8)
+
+
+def test_noise_that_lost_its_hook_when_batchnorm_was_made_synchronous_is_refused() -> None:
+    late = nn.SyncBatchNorm.convert_sync_batchnorm(insert_noise(conv_with_norm(), images(2)))
+    with pytest.raises(ValueError, match=r"noise on '1', a SyncBatchNorm, is never applied.*Convert first"):
+        Pruner(late, num_samples=8)
+    before = nn.SyncBatchNorm.convert_sync_batchnorm(conv_with_norm())
+    Pruner(insert_noise(before, images(2)), num_samples=8)
 
 
 @pytest.mark.parametrize("shrink", [False, True])
