@@ -89,7 +89,7 @@ def scores(
         - ``"l2"``: ‖w‖₂ (Li et al., 2017);
         - ``"gradient"``: ‖∂L/∂w‖₂ (paper, App. E);
         - ``"l2_gradient"``: ‖w‖₂·‖∂L/∂w‖₂, which bounds the next one from above, biases aside;
-        - ``"taylor"``: |w·∂L/∂w + b ∂L/∂b| = |θ ∂L/∂θ|, the change of the loss to first order when the
+        - ``"taylor"``: ``|w·∂L/∂w + b ∂L/∂b| = |θ ∂L/∂θ|``, the change of the loss to first order when the
           structure goes (Molchanov et al., 2019, who square it).
 
         ``"random"``: uniform on [0, 1), to compare with.
