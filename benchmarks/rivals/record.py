@@ -114,7 +114,7 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-_PLACES = ("--scratch", "--data", "--record")
+_PLACES = ("--scratch", "--data", "--record", "--results")
 
 
 def sizes(found: Trained, images: Split) -> dict[str, Any]:
