@@ -13,12 +13,12 @@ import numpy as np
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
+from benchmarks.measuring.keeping import replace as write
 from benchmarks.paper import rules, scratch
 from benchmarks.paper.counting import compression
 from benchmarks.paper.data import Split
 from benchmarks.paper.experiments import method
 from benchmarks.paper.training import Training, evaluate
-from benchmarks.zoo.record import replace as write
 from bmrs_torch import scores
 
 if TYPE_CHECKING:

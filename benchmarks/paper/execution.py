@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.measuring.keeping import claimed
 from benchmarks.measuring.options import limited_threads
 from benchmarks.paper import experiments
 from benchmarks.paper.after_training import Curves
@@ -20,7 +21,6 @@ from benchmarks.paper.data import Images, Split, small, split
 from benchmarks.paper.experiments import CURVES, Run
 from benchmarks.paper.results import Results
 from benchmarks.paper.sources import load
-from benchmarks.rivals.store import claimed
 
 
 @dataclass(frozen=True)

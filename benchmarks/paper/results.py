@@ -7,8 +7,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.keeping import RESULTS, ROOT, replace
 from benchmarks.paper.experiments import Run
-from benchmarks.zoo.record import RESULTS, ROOT, replace
 
 DEFAULT_FOLDER = ROOT / RESULTS / "paper"
 FORMAT = 1

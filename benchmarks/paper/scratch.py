@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.measuring.keeping import claimed
 from benchmarks.paper.data import Split
 from benchmarks.paper.training import Snapshot, Training, evaluate
-from benchmarks.rivals.store import claimed
 
 _NOT_OF_TRAINING = {"method", "timing", "rule", "curves", "finetune_epochs", "epochs"}
 
