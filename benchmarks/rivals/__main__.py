@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo.data import DataError, load_images
+from benchmarks.measuring.keeping import RESULTS, ROOT
 from benchmarks.measuring.options import limited_threads
 from benchmarks.rivals.errors import PruningError
 from benchmarks.rivals.images import FASHION_MNIST, Split, split
@@ -29,7 +30,6 @@ from benchmarks.rivals.publishing import publish
 from benchmarks.rivals.record import Record, key_of, made_with, sizes
 from benchmarks.rivals.store import Store
 from benchmarks.rivals.table import page
-from benchmarks.zoo.record import RESULTS, ROOT
 
 _PAUSE = 5.0
 _WITHOUT_TORCH_PRUNING = {"bmrs", "bmrs_teacher", "unpruned"}

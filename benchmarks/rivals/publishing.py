@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from benchmarks.measuring.keeping import replace
 from benchmarks.rivals.figure import draw
 from benchmarks.rivals.record import Record
 from benchmarks.rivals.table import page
-from benchmarks.zoo.record import replace
 
 
 def publish(record: Record) -> None:

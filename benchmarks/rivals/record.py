@@ -13,12 +13,11 @@ from typing import Any
 
 from torch import nn
 
+from benchmarks.measuring.keeping import claimed, commit
 from benchmarks.measuring.machine import this_machine, versions
 from benchmarks.rivals.images import Split
 from benchmarks.rivals.methods import Trained
 from benchmarks.rivals.protocol import PROCEDURES, SUBJECTS, Run, digest, settings
-from benchmarks.rivals.store import claimed
-from benchmarks.zoo.record import commit
 from bmrs_torch.costs.counting import count_macs
 
 PACKAGES = ("bmrs-pruning", "torch", "torch-pruning", "numpy", "numba")
@@ -114,7 +113,7 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-_PLACES = ("--scratch", "--data", "--record")
+_PLACES = ("--scratch", "--data", "--record", "--results")
 
 
 def sizes(found: Trained, images: Split) -> dict[str, Any]:

@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-
-@contextlib.contextmanager
-def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a file for this process until the block ends; whoever dies lets go of it.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it is made.
-    wait : bool
-        Whether to wait for another process that holds it.
-
-    Yields
-    ------
-    bool
-        Whether it is held; without waiting, False if another process holds it.
-    """
-    import fcntl  # nowhere but on POSIX; the rest of the benchmarks is imported elsewhere, too
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True  # closing the file ends it
+from benchmarks.measuring.keeping import claimed
 
 
 class Store:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.keeping import RESULTS, ROOT, replace
 from benchmarks.zoo.architectures import ARCHITECTURES
 from benchmarks.zoo.child import BMRS, TORCH_PRUNING, measured
-from benchmarks.zoo.record import RESULTS, ROOT, add, continued, new_record, replace, row_of
+from benchmarks.zoo.record import add, continued, new_record, row_of
 from benchmarks.zoo.table import is_exact, page
 
 SECONDS = 600.0

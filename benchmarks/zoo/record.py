@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.keeping import commit
 from benchmarks.measuring.machine import this_machine, versions
 from benchmarks.noise.record import run_record
 from benchmarks.zoo.architectures import ARCHITECTURES, source_of
@@ -17,26 +17,9 @@ from benchmarks.zoo.measurement import BATCH, DEAD, OTHER_BATCH
 from benchmarks.zoo.rival import METHOD
 
 PACKAGES = ("bmrs-pruning", "torch", "torchvision", "timm", "transformers", "torch-pruning", "numpy")
-ROOT = Path(__file__).parents[2]
-RESULTS = "benchmarks/results"
 
 _SAME = ("format", "commit", "machine", "versions", "seed", "dead")
 """Where two runs agree in these, their rows can stand in one record."""
-
-
-def commit() -> str:
-    """The commit that is checked out, and whether files besides the results differ from it."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", ".", f":!{RESULTS}")
-        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def new_record(arguments: Sequence[str], seed: int) -> dict[str, Any]:
@@ -92,10 +75,3 @@ def add(record: dict[str, Any], row: dict[str, Any]) -> None:
     order = list(ARCHITECTURES)
     others = [other for other in record["rows"] if other["architecture"] != row["architecture"]]
     record["rows"] = sorted([*others, row], key=lambda r: order.index(r["architecture"]))
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
