@@ -9,11 +9,12 @@ from __future__ import annotations
 from bmrs_core.formulas.constants import HALF, ONE, TWO, ZERO
 from bmrs_core.formulas.delta_f import log_mass
 from bmrs_core.formulas.density import logpdf
-from bmrs_core.formulas.gradients import boundary_terms
+from bmrs_core.formulas.gradients import UNSEEN, boundary_density, boundary_terms
 from bmrs_core.formulas.moments import central_moments, effective_support, raw_moments
 from bmrs_core.formulas.normal import J_any, oriented
 from bmrs_core.formulas.primitives import Bool, Real, exp, log, maximum, minimum, where
 from bmrs_core.formulas.truncated_lognormal import (
+    ROOT_BEYOND,
     kl_divergence_common,
     kl_divergence_is_rare,
     kl_divergence_rare,
@@ -34,14 +35,20 @@ def is_inside(theta: Real, a: Real, b: Real) -> Bool:
 
 
 def pdf(theta: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
-    """Return q(theta) per unit of theta, 0 outside the support; what is NaN stays so."""
+    """Return q(theta) per unit of theta, 0 outside the support; what is NaN stays so.
+
+    Far from the mode the exponential is the square of a root, of which one comes last: alone it may leave the
+    range where it is not yet divided by theta.
+    """
     x = log_within(theta, a, b)
     inside = is_inside(theta, a, b)
     lower, upper, h = oriented((a - mu) / sigma, (b - mu) / sigma)
     mode = mode_of(mu, a, b)
     exponent = -HALF * ((x - mode) / sigma) * ((x - mu) / sigma + (mode - mu) / sigma)
-    per_x = exp(exponent) / (sigma * J_any(lower, upper, (b - a) / sigma, h))
-    return where(inside, per_x / where(inside, theta, ONE), ZERO * per_x)
+    far = exponent < -ROOT_BEYOND
+    root = exp(where(far, HALF * exponent, exponent))
+    per_x = root / (sigma * J_any(lower, upper, (b - a) / sigma, h))
+    return where(inside, per_x / where(inside, theta, ONE) * where(far, root, ONE), ZERO * per_x)
 
 
 def cdf(theta: Real, mu: Real, sigma: Real, a: Real, b: Real) -> Real:
@@ -101,7 +108,9 @@ def entropy(mu: Real, sigma: Real, a: Real, b: Real) -> Real:
     _j, tau, _square = raw_moments(m, start, end, m)
     interior, _second, _third = boundary_terms(alpha, beta, w)
     outside = (alpha > ZERO) | (beta < ZERO)
-    mean = mode_of(mu, a, b) + sigma * where(outside, tau, interior)
+    density, root = boundary_density(alpha, beta, w)
+    seen = interior * (density * where(root > UNSEEN, root, ZERO))
+    mean = mode_of(mu, a, b) + sigma * where(outside, tau, seen)
     rare = kl_divergence_is_rare(mu, sigma, a, b)
     divergence = where(rare, kl_divergence_rare(mu, sigma, a, b), kl_divergence_common(mu, sigma, a, b))
     return mean + (log(b - a) - divergence)

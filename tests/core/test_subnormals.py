@@ -77,7 +77,12 @@ INPUTS = {
     "log_quantile_grad": ("u", *POSTERIOR),
     "log_density": ("a2", *POSTERIOR),
     "logpdf": ("theta", *POSTERIOR),
+    "logpdf_grad": ("theta", *POSTERIOR),
+    "pdf": ("theta", *POSTERIOR),
+    "cdf": ("theta", *POSTERIOR),
     "logcdf": ("theta", *POSTERIOR),
+    "sf": ("theta", *POSTERIOR),
+    "logsf": ("theta", *POSTERIOR),
     "log_mass": ("a2", "b2", *POSTERIOR),
     "log_ndtr_diff": ("alpha", "beta"),
     "log_erf_diff": ("alpha", "beta"),
@@ -91,7 +96,16 @@ INPUTS = {
     "log_uniform_quantile": ("u", "a", "b"),
 }
 # Whether theta lies in the support is asked in theta, as it was given: e^a and e^b are among their results.
-COMPARED_WITH_BOUNDS = ("logpdf", "log_uniform_pdf", "log_uniform_quantile")
+COMPARED_WITH_BOUNDS = (
+    "logpdf",
+    "logpdf_grad",
+    "pdf",
+    "cdf",
+    "sf",
+    "logsf",
+    "log_uniform_pdf",
+    "log_uniform_quantile",
+)
 # Powers of e and gradients are 0 where they are below the range. Not so the others: log Z is 0 for most of
 # what a network learns, and must not fall on the way there.
 MAY_VANISH = ("mean", "variance", "snr", "quantile", *COMPARED_WITH_BOUNDS)
