@@ -181,7 +181,6 @@ NEW = [signature for signature in EVERY if signature.name in "pdf cdf sf logsf e
 def test_on_a_device_the_same_text_gives_the_same_numbers(signature: Signature) -> None:
     arrays = signature.arrays()
     bounds = [np.full(len(arrays[0]), end) for end in (-20.0, 0.0)]
-    found = bind_namespace(np)[signature.name](*arrays, *bounds)
-    np.testing.assert_allclose(
-        np.array(found).reshape(-1), np.concatenate(signature.call(*arrays)), rtol=1e-12
-    )
+    with np.errstate(all="ignore"):  # of texts that `where` discards
+        found = np.array(bind_namespace(np)[signature.name](*arrays, *bounds))
+    np.testing.assert_allclose(found.ravel(), np.concatenate(signature.call(*arrays)), rtol=1e-12)
