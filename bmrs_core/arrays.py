@@ -71,7 +71,7 @@ class Arguments:
         if self.namespace is np:
             return result
         dtype = self.namespace.float32 if self.float32 else self.namespace.float64
-        return self.namespace.asarray(np.ascontiguousarray(result), dtype=dtype, device=self.device)
+        return self.namespace.asarray(np.asarray(result, order="C"), dtype=dtype, device=self.device)
 
 
 def collect(arguments: Mapping[str, ArrayLike]) -> Arguments:

@@ -172,7 +172,8 @@ def delta_f_uniform(
         Parameters of x = log theta before truncation (sigma > 0, not its logarithm); any shapes that
         broadcast. float32 or float64 arrays of NumPy, torch, JAX or CuPy, or Python numbers.
     p1, p2 : int, optional
-        Bits: the reduced support is 2^-p2 <= theta <= 2^-p1, 0 <= p1 < p2 (paper Eq. 13). With
+        Bits: the reduced support is 2^-p2 <= theta <= 2^-p1, 0 <= p1 < p2 (paper Eq. 13). Default: 8,
+        below which a factor is lost in eight bits, and 23, the bits of a float32's fraction. With
         ``p2=None`` it reaches down to log_a, which one above -15.9 needs: at the default 23 a posterior
         squeezed below 2^-23 has no mass in it, and Delta F_U is very negative.
     log_a, log_b : array_like, optional

@@ -16,6 +16,7 @@ from bmrs_torch.deciding import (
     ranks,
     scores,
 )
+from bmrs_torch.distributions import LogUniform, TruncatedLogNormal
 from bmrs_torch.insertion import ALIASES, PRESETS, InsertionPlan, Placement, insert_noise, plan_insertion
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.objective import default_kl_weight, elbo_loss, kl_divergence
@@ -71,6 +72,7 @@ __all__ = [
     "LayerPruning",
     "LayerRemoval",
     "LayoutError",
+    "LogUniform",
     "MultiplicativeNoise",
     "NotFoldableError",
     "Placement",
@@ -85,6 +87,7 @@ __all__ = [
     "SurgeryError",
     "Sweep",
     "SweepRow",
+    "TruncatedLogNormal",
     "__version__",
     "channelwise",
     "compact",

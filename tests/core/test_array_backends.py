@@ -59,6 +59,8 @@ def test_tensors_keep_their_shape_and_broadcast(signature: Signature) -> None:
         assert tuple(value.shape) == ((6, 3) if rest else (6, 1))
     for value in signature.call(first[:0], *(tensor[:0] for tensor in rest)):
         assert tuple(value.shape) == (0,)
+    for value in signature.call(first[0], *(tensor[0] for tensor in rest)):
+        assert tuple(value.shape) == ()
 
 
 @pytest.mark.parametrize("domain", ["training", "hostile"])

@@ -13,8 +13,10 @@ from mpmath import MPContext
 from scipy import stats
 
 import bmrs_core
+from bmrs_core.backends.array_api import bind_namespace
 
 from .posteriors import QUADRATURE, Posterior, floats, posteriors, trained
+from .signatures import EVERY, Signature, name_of
 from .truth_tables import load
 
 mp = MPContext()
@@ -170,3 +172,15 @@ def test_gradients_are_those_of_the_values(q: Posterior, u: float) -> None:
         rounding = (40.0 * EPS / q.sigma + EPS) * distance**2 / step
         expected = pytest.approx(differences, rel=1e-5, abs=1e-7 / q.sigma + 20.0 * rounding)
         assert [float(g) for g in found[1:]] == expected
+
+
+NEW = [signature for signature in EVERY if signature.name in "pdf cdf sf logsf entropy logpdf_grad".split()]
+
+
+@pytest.mark.parametrize("signature", NEW, ids=name_of)
+def test_on_a_device_the_same_text_gives_the_same_numbers(signature: Signature) -> None:
+    arrays = signature.arrays()
+    bounds = [np.full(len(arrays[0]), end) for end in (-20.0, 0.0)]
+    with np.errstate(all="ignore"):  # of texts that `where` discards
+        found = np.array(bind_namespace(np)[signature.name](*arrays, *bounds))
+    np.testing.assert_allclose(found.ravel(), np.concatenate(signature.call(*arrays)), rtol=1e-12)

@@ -69,9 +69,9 @@ class _Once(torch.autograd.Function):
 def refuse_twice(*_arguments: Any) -> NoReturn:
     """Raise RuntimeError: the derivative of a gradient was asked for."""
     raise RuntimeError(
-        "the gradients of multiplicative noise and of its divergence cannot be differentiated again "
-        "(create_graph=True): take second derivatives and gradient penalties with the layers in "
-        "evaluation mode and their parameters frozen"
+        "the gradients of multiplicative noise, of its divergence and of TruncatedLogNormal are analytic and "
+        "cannot be differentiated again (create_graph=True): take second derivatives and gradient penalties "
+        "with the layers in evaluation mode and their parameters frozen, or the distribution's detached"
     )
 
 
