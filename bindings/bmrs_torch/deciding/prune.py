@@ -270,7 +270,7 @@ def _decide(model_scores: Scores, units: Units, rule: Rule) -> tuple[LayerPrunin
     after = units.kept & ~chosen[units.unit]
     reports = []
     for number, (name, values) in enumerate(model_scores.items()):
-        here = units.layer == number
+        here = units.gates_of(number)
         spared_here = np.flatnonzero(units.kept[here] & (units.unit[here] == spared.get(number, -1)))
         reports.append(
             LayerPruning(

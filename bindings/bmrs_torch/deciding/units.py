@@ -46,7 +46,14 @@ class Units:
 
     def of_layer(self, layer: int, *, live_only: bool = True) -> NDArray[np.int64]:
         """Units with a gate in this layer, with one that is kept if `live_only`."""
-        return np.unique(self.unit[(self.layer == layer) & (self.kept if live_only else True)])
+        here = self.gates_of(layer)
+        found = self.unit[here][self.kept[here]] if live_only else self.unit[here]
+        return found if (found[1:] > found[:-1]).all() else np.unique(found)
+
+    def gates_of(self, layer: int) -> slice:
+        """Where the gates of this layer lie among all."""
+        first, last = np.searchsorted(self.layer, (layer, layer + 1))
+        return slice(int(first), int(last))
 
     def best_of_layers(self) -> dict[int, int]:
         """For each layer with a kept gate, the unit that is most worth keeping."""
