@@ -49,7 +49,7 @@ numpydoc_show_class_members = False
 
 plot_formats = [("png", 130)]
 plot_html_show_formats = False
-plot_html_show_source_link = True
+plot_html_show_source_link = False
 plot_include_source = False
 plot_rcparams = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 plot_apply_rcparams = True
@@ -62,6 +62,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("matplotlib", "written_figures.scraper"),
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "remove_config_comments": True,
     "show_signature": False,
     "min_reported_time": 1,
 }

@@ -2,9 +2,10 @@
 A trained network, to a budget
 ==============================
 
-There is a trained network, and it should cost a third. :func:`~bmrs_torch.prune_trained` does that in one call: noise for
-a short while, structures go little by little in the order of evidence lost per cost saved, then the smaller network
-recovers. Needs scikit-learn for its images of digits, and matplotlib: ``pip install '.[demo]'``.
+There is a trained network, and it should cost a third. :func:`~bmrs_torch.prune_trained` does that in one
+call: noise for a short while, structures go little by little in the order of evidence lost per cost saved,
+then the smaller network recovers. Needs scikit-learn for its images of digits, and matplotlib: ``pip
+install '.[demo]'``.
 """
 
 import torch
@@ -64,7 +65,8 @@ print(f"validation accuracy {accuracy(trained):.1%}")
 # %%
 # One call
 # --------
-# The budget is a part of the multiply-adds. ``validate`` chooses the best epoch: never give it the test images.
+# The budget is a part of the multiply-adds. ``validate`` chooses the best epoch: never give it the test
+# images.
 
 found = prune_trained(
     trained,
@@ -80,8 +82,8 @@ print(found)
 # %%
 # What came of it
 # ---------------
-# ``found.model`` is an ordinary ``nn.Sequential`` with narrower layers; :func:`~bmrs_torch.report` measures it beside the
-# network before.
+# ``found.model`` is an ordinary ``nn.Sequential`` with narrower layers; :func:`~bmrs_torch.report` measures
+# it beside the network before.
 
 example = validation.tensors[0][:64]
 comparison = report(trained, found.model, example, metrics={"test accuracy": lambda net: accuracy(net, test)})
@@ -93,15 +95,16 @@ print(comparison)
 draw_layers(comparison, "layers.png")
 
 # %%
-# And by what it was decided. Blue was kept, orange went. Under a budget there is no line: what goes is what loses least
-# evidence *for the work it saves*, so a structure with a ΔF far below 0 may go if it is dear, and one near 0 may stay if
-# it costs next to nothing.
+# And by what it was decided. Blue was kept, orange went. Under a budget there is no line: what goes is what
+# loses least evidence *for the work it saves*, so a structure with a ΔF far below 0 may go if it is dear,
+# and one near 0 may stay if it costs next to nothing.
 
 draw_evidence(found.decision, "evidence.png")
 
 # %%
-# A budget can limit several things at once, ``Budget(macs=0.5, bytes="40 kB")``, or a measured time, ``latency="5 ms"``.
-# What can't be reached is said, with the least that can and what stands in the way, and nothing is changed then:
+# A budget can limit several things at once, ``Budget(macs=0.5, bytes="40 kB")``, or a measured time,
+# ``latency="5 ms"``. What can't be reached is said, with the least that can and what stands in the way, and
+# nothing is changed then:
 
 try:
     prune_trained(trained, batches, loss, budget=Budget(parameters=0.001), epochs=1, lr=0.005)

@@ -2,8 +2,8 @@
 Lightning and the Trainer
 =========================
 
-Where a framework owns the loop, a callback does what :class:`~bmrs_torch.Pruner` does in your own. Needs both frameworks,
-and matplotlib: ``pip install '.[report,integrations]'``.
+Where a framework owns the loop, a callback does what :class:`~bmrs_torch.Pruner` does in your own. Needs
+both frameworks, and matplotlib: ``pip install '.[report,integrations]'``.
 """
 
 import logging
@@ -28,8 +28,9 @@ warnings.filterwarnings("ignore", module="lightning")  # about workers and logge
 # %%
 # Lightning
 # ---------
-# The module puts the noise in itself and gives its optimizer the groups of :func:`~bmrs_torch.parameter_groups`. Its loss
-# stays as it is: the callback adds the divergence's gradient.
+# The module puts the noise in itself and gives its optimizer the groups of
+# :func:`~bmrs_torch.parameter_groups`. Its loss stays as it is: the callback adds the divergence's
+# gradient.
 
 x = torch.randn(2000, 16)
 y = (x[:, 0] * x[:, 1] > 0).long()  # two of sixteen inputs matter
@@ -72,16 +73,17 @@ print(smaller)
 print(f"accuracy {(smaller(x).argmax(1) == y).double().mean():.1%} on its training data")
 
 # %%
-# A logger gets ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and more after each epoch, and callbacks such as early
-# stopping can watch them. Checkpoints hold the pruner's state, so that a run that is resumed goes on where it was.
+# A logger gets ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and more after each epoch, and callbacks
+# such as early stopping can watch them. Checkpoints hold the pruner's state, so that a run that is resumed
+# goes on where it was.
 
 print({name: round(value, 3) for name, value in callback.pruner.scalars().items()})
 
 # %%
 # The Trainer of Hugging Face
 # ---------------------------
-# It trains whatever module gives a loss; the page before this one has a BERT. The noise is put in before the Trainer is
-# made, and the optimizer is given to it.
+# It trains whatever module gives a loss; the page before this one has a BERT. The noise is put in before
+# the Trainer is made, and the optimizer is given to it.
 
 
 class WithLoss(nn.Module):
