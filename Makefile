@@ -73,7 +73,7 @@ demo: $(VENV)/.demo-ready
 	$(BIN)/python -m benchmarks.demo $(DEMO_ARGS)
 
 docs: $(VENV)/.docs-ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/build/html
 	@echo 'The site is docs/build/html/index.html'
 
 test: $(VENV)/.dev-ready
