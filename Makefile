@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 ZOO := .venv-zoo
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-zoo zoo rivals lint format types imports wheel-test bench clean
+.PHONY: help demo docs test test-zoo zoo rivals lint format types imports wheel-test bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo         train, prune, shrink and reload LeNet-5 (DEMO_ARGS="--help" for its options)'
+	@echo 'make docs         the site, into docs/build/html (its tutorials are run)'
 	@echo 'make test         the whole test-suite, doctests included'
 	@echo 'make test-zoo     surgery on architectures of torchvision, timm and transformers'
 	@echo 'make zoo          the record of what can be pruned of all of them (hours; goes on where it was stopped)'
@@ -49,6 +50,10 @@ $(VENV)/.demo-ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,demo)
 	@touch $@
 
+$(VENV)/.docs-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,docs)
+	@touch $@ $(VENV)/.demo-ready
+
 $(VENV)/.dev-ready: pyproject.toml constraints.txt .ci/triton.txt | $(BIN)/python
 	$(call install,dev)
 	@$(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("triton") is None)' \
@@ -66,6 +71,10 @@ $(ZOO)/.ready: constraints-zoo.txt $(VENV)/.dev-ready
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/python -m benchmarks.demo $(DEMO_ARGS)
+
+docs: $(VENV)/.docs-ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -E -W --keep-going -q -b html docs docs/build/html
+	@echo 'The site is docs/build/html/index.html'
 
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest
@@ -100,5 +109,5 @@ bench: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) $(ZOO) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf $(VENV) $(ZOO) dist build docs/build docs/auto_tutorials docs/reference/generated docs/reference/*.rst docs/sg_execution_times.rst .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,15 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from sphinx.application import Sphinx
-
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE / "extensions"), *(str(ROOT / source) for source in ("", "kernels", "bindings"))]
 
-import public_names  # noqa: E402 found by the path above
-
-import bmrs_core  # noqa: E402
+import bmrs_core  # noqa: E402 found by the path above
 
 os.environ.update(
     HF_HUB_OFFLINE="1",  # tutorials make their networks; nothing is fetched
@@ -25,10 +21,12 @@ project_copyright = "BMRS contributors"
 version = release = bmrs_core.__version__
 
 extensions = [
+    "links",
     "mathml",
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "numpydoc",
+    "public_names",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_gallery.gen_gallery",
@@ -42,6 +40,7 @@ myst_heading_anchors = 3
 math_number_all = False
 html_math_renderer = "mathml"
 
+nitpicky = True
 autodoc_typehints = "none"  # numpydoc's sections say it in words
 autosummary_generate = True
 numpydoc_class_members_toctree = False
@@ -49,7 +48,7 @@ numpydoc_show_class_members = False
 
 plot_formats = [("png", 130)]
 plot_html_show_formats = False
-plot_html_show_source_link = True
+plot_html_show_source_link = False
 plot_include_source = False
 plot_rcparams = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 plot_apply_rcparams = True
@@ -62,6 +61,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("matplotlib", "written_figures.scraper"),
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "remove_config_comments": True,
     "show_signature": False,
     "min_reported_time": 1,
 }
@@ -69,6 +69,7 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = f"BMRS {release}"
 html_show_sourcelink = False
+html_sidebars = {"index": [], "glossary": [], "citing": []}  # nothing lies below them
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_theme_options = {
@@ -78,10 +79,3 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-
-linkcheck_ignore = [r"https?://"]  # what lies on this site is checked, the rest needs a network
-
-
-def setup(app: Sphinx) -> None:
-    """Write the pages of the public names before autosummary looks for them."""
-    app.connect("config-inited", lambda app, _: public_names.write_pages(Path(app.srcdir) / "reference"))

@@ -59,7 +59,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--data",
-        help="folder with the IDX files of (Fashion-)MNIST, or 'digits'; default: looked for, see README",
+        help="folder with the IDX files of (Fashion-)MNIST, or 'digits'; default: Fashion-MNIST from "
+        "the folder in BMRS_DATA, Debian's package, an earlier download or the network, else the digits",
     )
     add("--out", type=Path, default=Path("demo-output"), help="folder for results (default: %(default)s)")
     add("--epochs", type=int, help="epochs with noise and pruning")

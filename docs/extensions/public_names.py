@@ -13,17 +13,43 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 
 PACKAGES = ("bmrs_core", "bmrs_torch")
-INTEGRATIONS = ("bmrs_torch.integrations.lightning", "bmrs_torch.integrations.transformers")
+INTEGRATIONS = tuple(
+    f"bmrs_torch.integrations.{name}" for name in ("lightning", "transformers", "pruner_holder")
+)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Write the pages before autosummary looks for them, and link names that are given without a package."""
+    app.connect("config-inited", lambda app, _: write_pages(Path(app.srcdir) / "reference"))
+    app.connect("missing-reference", _with_a_package)
+    return {"parallel_read_safe": True}
+
+
+def _with_a_package(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement
+) -> nodes.reference | None:
+    """What a name without a package in a docstring of the integrations means."""
+    if node["refdomain"] != "py":
+        return None
+    domain, place, kind = env.domains["py"], node["refdoc"], node["reftype"]
+    for module in ("bmrs_torch", INTEGRATIONS[-1]):
+        target = f"{module}.{node['reftarget']}"
+        found = domain.resolve_xref(env, place, app.builder, kind, target, node, contnode)
+        if found is not None:
+            return found
+    return None
 
 
 def write_pages(folder: Path) -> None:
-    """Write a page for each package and one for the integrations."""
-    for name in PACKAGES:
-        _write(folder / f"{name}.rst", _page(importlib.import_module(name)))
-    for name in INTEGRATIONS:
+    """Write a page for each package and for each module of the integrations."""
+    for name in (*PACKAGES, *INTEGRATIONS):
         _write(folder / f"{name}.rst", _page(importlib.import_module(name)))
 
 
@@ -52,7 +78,9 @@ def _page(module: ModuleType) -> str:
     lines += ["", f".. currentmodule:: {module.__name__}", ""]
     for room in sorted(rooms):
         if len(rooms) > 1:
-            title = str(importlib.import_module(room).__doc__).partition("\n")[0].rstrip(".")
+            title = (
+                str(importlib.import_module(room).__doc__).partition("\n")[0].partition(":")[0].rstrip(".")
+            )
             lines += [title, "-" * len(title), ""]
         lines += [".. autosummary::", "   :toctree: generated", "", *(f"   {n}" for n in rooms[room]), ""]
     if constants:

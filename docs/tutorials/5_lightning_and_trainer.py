@@ -2,8 +2,9 @@
 Lightning and the Trainer
 =========================
 
-Where a framework owns the loop, a callback does what :class:`~bmrs_torch.Pruner` does in your own. Needs both frameworks,
-and matplotlib: ``pip install '.[report,integrations]'``.
+Where a framework owns the loop, a callback does what :class:`~bmrs_torch.Pruner` does
+in your own. Needs both frameworks, and matplotlib: ``pip install
+'.[report,integrations]'``.
 """
 
 import logging
@@ -23,13 +24,16 @@ from bmrs_torch.integrations import transformers as for_trainer
 
 torch.manual_seed(0)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", module="lightning")  # about workers and loggers that this page doesn't need
+warnings.filterwarnings(
+    "ignore", module="lightning"
+)  # about workers and loggers that this page doesn't need
 
 # %%
 # Lightning
 # ---------
-# The module puts the noise in itself and gives its optimizer the groups of :func:`~bmrs_torch.parameter_groups`. Its loss
-# stays as it is: the callback adds the divergence's gradient.
+# The module puts the noise in itself and gives its optimizer the groups of
+# :func:`~bmrs_torch.parameter_groups`. Its loss stays as it is: the callback adds the
+# divergence's gradient.
 
 x = torch.randn(2000, 16)
 y = (x[:, 0] * x[:, 1] > 0).long()  # two of sixteen inputs matter
@@ -56,7 +60,9 @@ class Classifier(lightning.LightningModule):
         return torch.optim.Adam(parameter_groups(self, lr=0.01))
 
 
-callback = for_lightning.PruningCallback(num_samples=len(x), schedule=Schedule(finetune_from=12))
+callback = for_lightning.PruningCallback(
+    num_samples=len(x), schedule=Schedule(finetune_from=12)
+)
 trainer = lightning.Trainer(
     max_epochs=15,
     callbacks=[callback],
@@ -69,19 +75,22 @@ trainer = lightning.Trainer(
 trainer.fit(Classifier(), DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True))
 smaller = callback.pruner.finish(x[:32])
 print(smaller)
-print(f"accuracy {(smaller(x).argmax(1) == y).double().mean():.1%} on its training data")
+print(
+    f"accuracy {(smaller(x).argmax(1) == y).double().mean():.1%} on its training data"
+)
 
 # %%
-# A logger gets ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and more after each epoch, and callbacks such as early
-# stopping can watch them. Checkpoints hold the pruner's state, so that a run that is resumed goes on where it was.
+# A logger gets ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and more after each
+# epoch, and callbacks such as early stopping can watch them. Checkpoints hold the
+# pruner's state, so that a run that is resumed goes on where it was.
 
 print({name: round(value, 3) for name, value in callback.pruner.scalars().items()})
 
 # %%
 # The Trainer of Hugging Face
 # ---------------------------
-# It trains whatever module gives a loss; the page before this one has a BERT. The noise is put in before the Trainer is
-# made, and the optimizer is given to it.
+# It trains whatever module gives a loss; the page before this one has a BERT. The
+# noise is put in before the Trainer is made, and the optimizer is given to it.
 
 
 class WithLoss(nn.Module):
@@ -101,7 +110,9 @@ data = [{"x": row, "labels": label} for row, label in zip(x, y, strict=True)]
 example = {"x": x[:32], "labels": y[:32]}
 model = insert_noise(WithLoss(), example)
 
-callback = for_trainer.PruningCallback(num_samples=len(data), schedule=Schedule(finetune_from=12))
+callback = for_trainer.PruningCallback(
+    num_samples=len(data), schedule=Schedule(finetune_from=12)
+)
 with tempfile.TemporaryDirectory() as folder:
     trainer = Trainer(
         model,
@@ -126,7 +137,9 @@ print(callback.pruner.finish(example).net)
 # What happened is in the Trainer's own log, beside its loss:
 
 told = [entry for entry in trainer.state.log_history if "bmrs/kept" in entry]
-plt.plot([entry["epoch"] for entry in told], [entry["bmrs/kept"] for entry in told], "o-")
+plt.plot(
+    [entry["epoch"] for entry in told], [entry["bmrs/kept"] for entry in told], "o-"
+)
 plt.xlabel("epoch")
 plt.ylabel("structures kept")
 plt.ylim(bottom=0)

@@ -245,7 +245,8 @@ def test_methods_that_need_torch_pruning_say_so_where_it_is_missing(
 def test_the_page_in_the_results_says_what_the_record_beside_it_holds() -> None:
     record = Record(ROOT / RESULTS / "rivals.jsonl", FASHION_MNIST)
     assert (ROOT / RESULTS / "rivals.md").read_text(encoding="utf-8") == page(record)
-    assert f"]({RESULTS}/rivals.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = (ROOT / "docs/results/rivals.md").read_text(encoding="utf-8")
+    assert f"{{include}} ../../{RESULTS}/rivals.md" in shown
 
 
 def test_few_parameters_are_recorded_and_not_done_again(
@@ -270,7 +271,7 @@ def test_few_parameters_are_recorded_and_not_done_again(
     assert "| MLP 1×150 | 5 | 2 | 9" in capsys.readouterr().out
 
 
-def test_the_results_hold_what_the_readme_says_of_few_parameters() -> None:
+def test_the_results_hold_what_the_site_says_of_few_parameters() -> None:
     lines = few_parameters.read(ROOT / RESULTS / "few_parameters.jsonl")
-    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = (ROOT / "docs/results/networks.md").read_text(encoding="utf-8")
     assert all(row in told for row in few_parameters.table(lines).splitlines())

@@ -61,7 +61,8 @@ def test_the_page_in_the_results_says_what_the_record_beside_it_holds() -> None:
     assert (ROOT / RESULTS / "zoo.md").read_text(encoding="utf-8") == page(record)
     names = [row["architecture"] for row in record["rows"]]
     assert names == [name for name in ARCHITECTURES if name in names]
-    assert f"]({RESULTS}/zoo.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = (ROOT / "docs/results/zoo.md").read_text(encoding="utf-8")
+    assert f"{{include}} ../../{RESULTS}/zoo.md" in shown
 
 
 def test_no_answer_in_the_record_changed() -> None:
@@ -71,10 +72,11 @@ def test_no_answer_in_the_record_changed() -> None:
     assert [row["architecture"] for row in ran if not is_exact(row[BMRS])] == []
 
 
-def test_the_readme_tells_how_many_architectures_there_are() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/guides/what_can_be_pruned.md"])
+def test_pages_tell_how_many_architectures_there_are(page: str) -> None:
     assert sum(map(len, SOURCES.values())) == len(ARCHITECTURES)
     networks = {name.partition(", ")[0] for name in ARCHITECTURES}  # some have two entries, by `where`
-    assert f"for {len(networks)} architectures" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f" {len(networks)} architectures" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_a_failure_is_a_row_and_the_next_architecture_is_measured(

@@ -9,7 +9,9 @@ from bmrs_torch import HALF_LOG_2PI
 log_sigma = np.linspace(-5, 6, 600)
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
 for mu, color in ((0.0, "#0072B2"), (-2.0, "#56B4E9"), (-6.0, "#D55E00")):
-    axes.plot(log_sigma, delta_f_normal(mu, np.exp(log_sigma)), color=color, label=f"μ = {mu:g}".replace("-", "−"))
+    axes.plot(
+        log_sigma, delta_f_normal(mu, np.exp(log_sigma)), color=color, label=f"μ = {mu:g}".replace("-", "−")
+    )
 axes.axhline(0, color="black", lw=0.8)
 axes.axhline(-HALF_LOG_2PI, color="black", lw=1, ls="--", label="−½ log 2π")
 axes.set_yscale("symlog", linthresh=1)
