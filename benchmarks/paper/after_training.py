@@ -38,11 +38,17 @@ class Curves:
         Its images.
     folder : Path
         The scratch folder.
+    weights : Path, optional
+        A file that a large network starts from.
     """
 
-    def __init__(self, settings: Mapping[str, Any], split: Split, folder: Path) -> None:
-        self.training = Training(settings, split)
-        self.trained, self.validation = scratch.Unpruned(settings, split, folder).at(settings["epochs"])
+    def __init__(
+        self, settings: Mapping[str, Any], split: Split, folder: Path, weights: Path | None = None
+    ) -> None:
+        self.training = Training(settings, split, weights)
+        self.inputs = split.train.batch(slice(0, 2))[0].to(self.training.device)
+        unpruned = scratch.Unpruned(settings, split, folder, weights)
+        self.trained, self.validation = unpruned.at(settings["epochs"])
         name = scratch.digest({**settings, "sizes": split.sizes()})
         self.path = folder / f"points-{name}.json"
         self.points: dict[str, dict[str, Any]] = {}
@@ -54,10 +60,9 @@ class Curves:
     def outcome(self) -> dict[str, Any]:
         """All curves, the marks where each rule ends, the tolerances of BMRS_N and the correlations."""
         model = self.training.model
-        inputs, _ = self.training.split.train.batch(slice(0, 2))
         criteria = self.wanted["criteria"]
         self._gradients()
-        order = {name: rules.order(model, method(name), inputs) for name in criteria}
+        order = {name: rules.order(model, method(name), self.inputs) for name in criteria}
         values = np.concatenate(list(scores(model, "bmrs_n").values()))
         self.training.optimizer.zero_grad()
         rule = {
@@ -95,7 +100,7 @@ class Curves:
             training.epoch(shuffled=False)
             self.points[name] = {
                 "gone": int(goes.sum()),
-                "compression": asdict(compression(training.model)),  # type: ignore[arg-type]
+                "compression": asdict(compression(training.model, self.inputs)),
                 "accuracy": evaluate(training.model, training.split.test)["accuracy"],
             }
             write(self.path, json.dumps(self.points))
@@ -108,7 +113,8 @@ class Curves:
         training.optimizer.zero_grad()
         batch = training.settings["batch"]
         for start in range(0, min(_GRADIENT_BATCHES * batch, len(training.split.train)), batch):
-            inputs, labels = training.split.train.batch(slice(start, start + batch))
+            found = training.split.train.batch(slice(start, start + batch))
+            inputs, labels = (t.to(training.device) for t in found)
             F.cross_entropy(training.model(inputs), labels).backward()
 
 

@@ -18,7 +18,12 @@ from bmrs_torch import noise_layers, scores
 
 
 def continuous(
-    settings: Mapping[str, Any], method: Method, split: Split, folder: Path, number: int | None
+    settings: Mapping[str, Any],
+    method: Method,
+    split: Split,
+    folder: Path,
+    number: int | None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Train, prune and fine-tune a network, going on where an earlier process was killed.
 
@@ -34,6 +39,8 @@ def continuous(
         The scratch folder.
     number : int or None
         How many structures go, for a method that goes by the number of another.
+    weights : Path, optional
+        A file that a large network starts from.
 
     Returns
     -------
@@ -41,18 +48,20 @@ def continuous(
         What came of it: per cent and nats. Of the epochs of fine-tuning the one that is best on the
         validation images is judged by the test images, as in the released code.
     """
-    training = Training(settings, split)
+    training = Training(settings, split, weights)
     path = folder / f"run-{scratch.digest({**settings, 'sizes': split.sizes(), 'number': number})}.pt"
     state = scratch.load(path)
     if state is None:
-        state = _begun(training, method, folder, number)
+        state = _begun(training, method, folder, number, weights)
     else:
         training.restore(state["snapshot"])
     last, total = settings["epochs"], settings["epochs"] + settings["finetune_epochs"]
     for epoch in range(len(state["history"]) + 1, total + 1):
-        training.epoch()
         if epoch <= last:
+            training.epoch(epoch - 1, last)
             _prune(training, method, epoch, number)
+        else:
+            training.epoch(epoch - last - 1, settings["finetune_epochs"])
         _note(state, training, evaluate(training.model, split.validation), finetuning=epoch > last)
         if epoch == last:
             state["evidence"] = _evidence(training)
@@ -63,12 +72,14 @@ def continuous(
     return outcome
 
 
-def _begun(training: Training, method: Method, folder: Path, number: int | None) -> dict[str, Any]:
+def _begun(
+    training: Training, method: Method, folder: Path, number: int | None, weights: Path | None
+) -> dict[str, Any]:
     """The run after the first epoch in which it prunes; before, it is what nobody pruned."""
     state: dict[str, Any] = {"history": [], "best": None, "evidence": None}
     if not training.noisy:
         return state
-    unpruned = scratch.Unpruned(training.settings, training.split, folder)
+    unpruned = scratch.Unpruned(training.settings, training.split, folder, weights)
     last = training.settings["epochs"]
     for epoch in range(1, last + 1):
         snapshot, validation = unpruned.at(epoch)
@@ -116,10 +127,11 @@ def _outcome(state: Mapping[str, Any], training: Training) -> dict[str, Any]:
     if state["best"] is not None:
         training.model.load_state_dict(state["best"]["model"])
     gates = noise_layers(training.model) if training.noisy else {}
+    inputs, _ = training.split.train.batch(slice(0, 2))
     return {
         "test": evaluate(training.model, training.split.test),
         "validation": evaluate(training.model, training.split.validation),
-        "compression": asdict(compression(training.model)),  # type: ignore[arg-type]
+        "compression": asdict(compression(training.model, inputs.to(training.device))),
         "structures": {name: gate.num_structures for name, gate in gates.items()},
         "kept": {name: int(gate.kept().sum()) for name, gate in gates.items()},
         "best_epoch": None if state["best"] is None else state["best"]["epoch"],

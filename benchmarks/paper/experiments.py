@@ -109,7 +109,7 @@ def method(name: str) -> Method:
     return Method(limit=limit, **said)
 
 
-def settings(run: Run, overrides: Mapping[str, int] | None = None) -> dict[str, Any]:
+def settings(run: Run, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All that decides what comes of a run, beside the program: the run, its hyperparameters, its rule."""
     known = experiments()
     of_network: dict[str, Any] = known["networks"][run.network][run.dataset]

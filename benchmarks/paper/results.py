@@ -38,12 +38,17 @@ class Results:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found if found["format"] == FORMAT and found["settings"] == settings else None
 
-    def add(self, run: Run, settings: dict[str, Any], outcome: dict[str, Any], made: dict[str, Any]) -> None:
-        """Write the result of a run."""
+    def add(
+        self, run: Run, settings: dict[str, Any], outcome: dict[str, Any], made: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write the result of a run and return it as it is read again."""
         path = self.path(run)
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = {"format": FORMAT, "run": asdict(run), "settings": settings, **outcome, "made": made}
-        replace(path, json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n")
+        text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+        replace(path, text + "\n")
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     def read(self) -> list[tuple[Run, dict[str, Any]]]:
         """All results that are there."""

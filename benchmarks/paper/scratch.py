@@ -49,10 +49,14 @@ class Unpruned:
         Its images.
     folder : Path
         The scratch folder.
+    weights : Path, optional
+        A file that a large network starts from.
     """
 
-    def __init__(self, settings: Mapping[str, Any], split: Split, folder: Path) -> None:
-        self.settings, self.split = settings, split
+    def __init__(
+        self, settings: Mapping[str, Any], split: Split, folder: Path, weights: Path | None = None
+    ) -> None:
+        self.settings, self.split, self.weights = settings, split, weights
         known = {key: value for key, value in settings.items() if key not in _NOT_OF_TRAINING}
         self.folder = folder / f"unpruned-{digest({**known, 'sizes': split.sizes()})}"
 
@@ -66,11 +70,11 @@ class Unpruned:
 
     def _train(self, until: int) -> None:
         done = max((e for e in range(1, until + 1) if self._path(e).exists()), default=0)
-        training = Training(self.settings, self.split)
+        training = Training(self.settings, self.split, self.weights)
         if done:
             training.restore(load(self._path(done))["snapshot"])
         for epoch in range(done + 1, until + 1):
-            training.epoch()
+            training.epoch(epoch - 1, self.settings["epochs"])
             validation = evaluate(training.model, self.split.validation)
             save({"snapshot": training.snapshot(), "validation": validation}, self._path(epoch))
 

@@ -113,7 +113,7 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-_PLACES = ("--scratch", "--data", "--record", "--results")
+_PLACES = ("--scratch", "--data", "--record", "--results", "--weights", "--dask")
 
 
 def sizes(found: Trained, images: Split) -> dict[str, Any]:
