@@ -2,8 +2,8 @@
 
 The best of the paper's Table 1 have 91.6 % of the MLP's parameters gone at 85.79 %, and 88.7 % of those of
 LeNet-5 at 81.10 %, by its own count, after 60 epochs. Here the smaller networks are really made and their
-parameters counted. Nothing is chosen: all but the budget and the epochs is as :func:`prune_trained` has it by
-default, and the test images are read once for each network.
+parameters counted. All but the budget, the epochs and what :class:`Setting` says is as :func:`prune_trained` has
+it by default, and the test images are read once for each network.
 """
 
 from __future__ import annotations
@@ -30,18 +30,34 @@ from benchmarks.rivals.protocol import BASE_LR, BATCH, SPLIT_SEED, SUBJECTS, VAL
 from benchmarks.rivals.record import made_with
 from bmrs_torch import Budget, prune_trained
 from bmrs_torch.costs.counting import count_parameters
+from bmrs_torch.training.recovery import MakeOptimizer
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is done with a network; the budget is a part of its parameters."""
+    """What is done with a network; the budget is a part of its parameters.
+
+    With a weight decay the recovery is AdamW's at `RATE`. 0.1 for the MLP was chosen on validation images,
+    means of five seeds: 87.89 % without, 88.09 with 0.1, 87.89 with 0.3.
+    """
 
     network: str
     budget: float
     epochs: int
+    weight_decay: float | None = None
+
+    def wanted(self) -> dict[str, Any]:
+        """What a line of the record says of it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def optimizer(self) -> MakeOptimizer | None:
+        """Of the recovery, where it isn't the default one."""
+        decay = self.weight_decay
+        return None if decay is None else lambda p: torch.optim.AdamW(p, lr=RATE, weight_decay=decay)
 
 
-SETTINGS = (Setting("mlp", 0.08, 20), Setting("lenet", 0.05, 50))
+RATE = 4e-3
+SETTINGS = (Setting("mlp", 0.08, 20, weight_decay=0.1), Setting("lenet", 0.05, 50))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with limited_threads(1):
             for setting in SETTINGS:
                 for seed in range(SUBJECTS[setting.network].seeds):
-                    wanted = asdict(setting) | {"seed": seed, "data": images.name}
+                    wanted = setting.wanted() | {"seed": seed, "data": images.name}
                     if any(wanted.items() <= line.items() for line in done):
                         continue
                     line = wanted | _outcome(setting, seed, images) | how
@@ -89,7 +105,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for setting in SETTINGS:
-        own = [line for line in lines if asdict(setting).items() <= line.items()]
+        own = [line for line in lines if setting.wanted().items() <= line.items()]
         if own:
             gone = statistics.fmean(1 - line["parameters_left"] for line in own)
             before = statistics.fmean(line["test_accuracy_before"] for line in own)
@@ -116,6 +132,7 @@ def _outcome(setting: Setting, seed: int, images: Split) -> dict[str, Any]:
         budget=Budget(parameters=setting.budget),
         epochs=setting.epochs,
         num_samples=len(part.labels),
+        optimizer=setting.optimizer(),
     ).model
     return {
         "parameters": count_parameters(small),
