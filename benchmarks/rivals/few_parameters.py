@@ -2,8 +2,8 @@
 
 The best of the paper's Table 1 have 91.6 % of the MLP's parameters gone at 85.79 %, and 88.7 % of those of
 LeNet-5 at 81.10 %, by its own count, after 60 epochs. Here the smaller networks are really made and their
-parameters counted. What :class:`Setting` doesn't say is as :func:`prune_trained` has it by default, and the test
-images are read once for each network.
+parameters counted. What :class:`Setting` doesn't say is as :func:`prune_trained` has it by default, and the
+test images are read once for each network.
 """
 
 from __future__ import annotations
