@@ -13,9 +13,10 @@ from bmrs_core.backends.clone import clone_formulas, scalar_constants
 from bmrs_core.backends.formula import FORMULAS
 from bmrs_core.formulas.constants import FLOAT64_RULES
 
-__all__ = ["bind_namespace"]
+__all__ = ["LOG_SMALLEST_NORMAL", "bind_namespace"]
 
 LOG_SMALLEST_NORMAL = -708.396
+"""From here on e^x is a normal float64."""
 
 
 @functools.cache

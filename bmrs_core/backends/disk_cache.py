@@ -24,6 +24,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.extending import is_jitted
 
 from bmrs_core.backends.frozen import frozen_digest, has_changed
+from bmrs_core.backends.inner import inner
 
 __all__ = ["cached_njit", "is_kept"]
 
@@ -66,6 +67,8 @@ def cached_njit(function: Callable[..., Any], *, signature: str | None = None, *
     dispatcher = njit(**options)(function)
     if not is_jitted(dispatcher):  # NUMBA_DISABLE_JIT
         return dispatcher
+    if options.get("no_cpython_wrapper"):
+        dispatcher = inner(dispatcher)
     dispatcher._cache = _DiskCache(dispatcher)  # as `Dispatcher.enable_caching` does
     if signature is not None:
         dispatcher.compile(signature)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from bmrs_core.backends.inner import njit_inner
 
 __all__ = ["ELEMENTARY", "FAST"]
 
@@ -59,14 +61,14 @@ def _from_bits(_context: Any, _i: Any) -> Any:
     return types.float64(types.int64), generate
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _reduce(x: float) -> tuple[float, float]:
     """Return k, r with x = k log 2 + r and |r| <= log(2)/2."""
     k = (x * LOG2_E + ROUND) - ROUND
     return k, (x - k * LN2_HIGH) - k * LN2_LOW
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _exp_tail(r: float) -> float:
     """e^r - 1 for |r| <= log(2)/2: a minimax polynomial of degree 11, to 1.1e-17 of e^r."""
     p = 2.500008561769504e-08
@@ -82,7 +84,7 @@ def _exp_tail(r: float) -> float:
     return r + r * r * p
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def exp(x: float) -> float:
     """e^x."""
     nothing = x < EXP_MIN
@@ -97,7 +99,7 @@ def exp(x: float) -> float:
     return math.inf if x > EXP_MAX else y
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def decay(x: float) -> float:
     """e^x for x < 709, but 0 where that would be no normal number."""
     k, r = _reduce(x)
@@ -105,7 +107,7 @@ def decay(x: float) -> float:
     return 0.0 if x < EXP_NORMAL else y
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def expm1(x: float) -> float:
     """e^x - 1 as 2^k (e^r - 1) + (2^k - 1)."""
     clipped = -40.0 if x < -40.0 else x
@@ -119,7 +121,7 @@ def expm1(x: float) -> float:
     return math.inf if x > EXP_MAX else y
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def log(x: float) -> float:
     """Log of x = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt 2, log(1 + f) by fdlibm's series."""
     tiny = x < SMALLEST_NORMAL
@@ -143,7 +145,7 @@ def log(x: float) -> float:
     return y if x > 0.0 else at_end
 
 
-@njit(**EXACT)
+@njit_inner(**EXACT)
 def log1p(x: float) -> float:
     """log(1 + x) as log u + (x - (u - 1))/u with u = 1 + x rounded."""
     u = 1.0 + x
@@ -153,19 +155,19 @@ def log1p(x: float) -> float:
     return -math.inf if u == 0.0 else y
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def where(condition: bool, x: float, y: float) -> float:
     """Return x where the condition holds, else y."""
     return x if condition else y
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def maximum(x: float, y: float) -> float:
     """Return the larger of the two; NaN if the first is."""
     return y if x < y else x
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def minimum(x: float, y: float) -> float:
     """Return the smaller of the two; NaN if the first is."""
     return y if x > y else x

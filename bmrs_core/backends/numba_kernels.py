@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba import types as numba_types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 from bmrs_core.backends.clone import clone_formulas, scalar_constants
 from bmrs_core.backends.disk_cache import cached_njit
 from bmrs_core.backends.formula import FORMULAS
+from bmrs_core.backends.inner import WITHOUT_WRAPPERS, njit_inner
 from bmrs_core.backends.numba_elementary import ELEMENTARY, FAST
 from bmrs_core.formulas.constants import FLOAT64_RULES
 
-__all__ = ["BLOCK", "compiled_texts", "kernels", "workspace"]
+__all__ = ["BLOCK", "compiled_texts", "kernels", "numba_functions", "workspace"]
 
 BLOCK = 8192
 """Elements per call of a loop: seven arrays of them fit a 512 KiB second-level cache."""
@@ -115,21 +115,21 @@ def interleave(_context: Any) -> Any:
     return numba_types.none(), generate
 
 
-@njit(error_model="numpy", nogil=True)
+@njit_inner(error_model="numpy", nogil=True)
 def gather(source: Any, places: Any, room: Any) -> None:
     """Copy some elements; a function of its own, so that the loop is over arrays, not members of tuples."""
     for j in range(places.size):
         room[j] = source[places[j]]
 
 
-@njit(error_model="numpy", nogil=True)
+@njit_inner(error_model="numpy", nogil=True)
 def scatter(source: Any, places: Any, target: Any) -> None:
     """Copy elements to their places."""
     for j in range(places.size):
         target[places[j]] = source[j]
 
 
-@njit(error_model="numpy", nogil=True)
+@njit_inner(error_model="numpy", nogil=True)
 def list_places(parts: Any, places: Any, counts: Any) -> None:
     """List the places of the elements of each part in its row, and count them.
 
@@ -182,19 +182,18 @@ def _at_places(inputs: Any, out: Any, workspace: Any, places: Any) -> None:
     scatter(result, places, out)
 
 
-def _regime(inputs: Any, outputs: Any, workspace: Any) -> None:
-    """Evaluate a regime's text on its elements alone."""
+def _places_in(inputs: Any, places: Any) -> Any:
+    """List the places of a regime's elements, of which `places` has one more than there are; count them."""
     align_stack()
-    out = outputs[0]
-    flags = np.empty(out.size, np.uint8)
-    for i in range(out.size):
+    size = places.size - 1
+    flags = np.empty(size, np.uint8)
+    for i in range(size):
         flags[i] = is_in(*at(inputs, i))  # type: ignore[name-defined]  # noqa: F821
-    places = np.empty(out.size + 1, np.uint32)
     count = 0
-    for i in range(out.size):
+    for i in range(size):
         places[count] = i
         count += flags[i]
-    evaluate_at(inputs, out, workspace, places[:count])  # type: ignore[name-defined]  # noqa: F821
+    return count
 
 
 def _partitioned(inputs: Any, outputs: Any, workspace: Any) -> None:
@@ -226,7 +225,7 @@ def compiled_texts() -> dict[str, Any]:
     }
 
     def decorate(text: Any) -> Any:
-        return njit(**(SUMMING if text.sums_over_nodes else FAST))(text)
+        return njit_inner(**(SUMMING if text.sums_over_nodes else FAST))(text)
 
     return clone_formulas(ELEMENTARY, scalar_constants(), rules, decorate, __name__)
 
@@ -254,24 +253,47 @@ def kernels(name: str) -> tuple[Loop, ...]:
     texts = compiled_texts()
     if formula.partitioned:
         parts = ("common", *formula.regimes, *formula.shortcuts)
-        calls = {f"at_{i}": _at_places_of(name, part) for i, part in enumerate(parts)}
+        calls = {f"at_{i}": _at_places_of(name, part, inner=True) for i, part in enumerate(parts)}
         calls |= {f"is_{i}": texts[f"{name}_is_{part}"] for i, part in enumerate(parts) if i > 0}
         return (_compiled(_partitioned, f"{name}_partitioned", calls),)
     loop = {1: _one_output, 2: _two_outputs, 3: _three_outputs}[formula.outputs]
     loops = [_compiled(loop, formula.base, {"text": texts[formula.base]})]
     for regime in formula.regimes:
-        calls = {"evaluate_at": _at_places_of(name, regime), "is_in": texts[f"{name}_is_{regime}"]}
-        loops.append(_compiled(_regime, f"{name}_{regime}_gathered", calls))
+        find = _compiled(_places_in, f"{name}_{regime}_places", {"is_in": texts[f"{name}_is_{regime}"]})
+        loops.append(_RegimeLoop(find, _at_places_of(name, regime)))
     return tuple(loops)
 
 
-def _at_places_of(name: str, regime: str) -> Loop:
+class _RegimeLoop:
+    """Evaluate a regime's text on its elements alone; as long as there are none it isn't compiled."""
+
+    def __init__(self, find: Callable[..., int], evaluate_at: Callable[..., None]) -> None:
+        self.find = find
+        self.evaluate_at = evaluate_at
+
+    def __call__(self, inputs: Any, outputs: Any, workspace: Any) -> None:
+        out = outputs[0]
+        places = np.empty(out.size + 1, np.uint32)
+        count = self.find(inputs, places)
+        if count > 0:
+            self.evaluate_at(inputs, out, workspace, places[:count])
+
+
+def numba_functions(name: str) -> tuple[Any, ...]:
+    """Return the Numba functions that the loops of a formula call, each compiled when it is first called."""
+    found: list[Any] = []
+    for loop in kernels(name):
+        found += [loop.find, loop.evaluate_at] if isinstance(loop, _RegimeLoop) else [loop]
+    return tuple(found)
+
+
+def _at_places_of(name: str, regime: str, *, inner: bool = False) -> Loop:
     text = f"{name}_{regime}"
-    evaluate = _compiled(_one_output, text, {"text": compiled_texts()[text]})
-    return _compiled(_at_places, f"{text}_at", {"evaluate": evaluate})
+    evaluate = _compiled(_one_output, text, {"text": compiled_texts()[text]}, inner=True)
+    return _compiled(_at_places, f"{text}_at", {"evaluate": evaluate}, inner=inner)
 
 
-def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
+def _compiled(loop: Loop, name: str, calls: dict[str, Any], *, inner: bool = False) -> Any:
     namespace = {
         "__name__": __name__,
         "np": np,
@@ -287,4 +309,5 @@ def _compiled(loop: Loop, name: str, calls: dict[str, Any]) -> Loop:
     clone = types.FunctionType(loop.__code__, namespace, name)
     clone.__module__ = __name__
     clone.__qualname__ = name
-    return cached_njit(clone, nogil=True, error_model="numpy")
+    options: dict[str, Any] = WITHOUT_WRAPPERS if inner else {"no_cfunc_wrapper": True}
+    return cached_njit(clone, nogil=True, error_model="numpy", **options)

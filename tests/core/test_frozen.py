@@ -112,8 +112,8 @@ def test_the_digests_of_all_formulas_are_the_same_in_each_process() -> None:
     program = (
         "from bmrs_core.backends.formula import FORMULAS\n"
         "from bmrs_core.backends.frozen import frozen_digest\n"
-        "from bmrs_core.backends.numba_kernels import kernels\n"
-        "print([frozen_digest(loop) for name in FORMULAS for loop in kernels(name)])\n"
+        "from bmrs_core.backends.numba_kernels import numba_functions\n"
+        "print([frozen_digest(loop) for name in FORMULAS for loop in numba_functions(name)])\n"
     )
     answers = [
         subprocess.run(

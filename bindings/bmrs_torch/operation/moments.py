@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from bmrs_core import log_mean_grad
+from bmrs_core import log_mean_grad, mean
 from bmrs_torch.operation.checks import check_parameters
 from bmrs_torch.operation.operators import refuse_transforms, refuse_twice
 
@@ -52,27 +53,24 @@ def noise_mean(mu: Tensor, log_sigma: Tensor, *, log_a: float, log_b: float) -> 
     return value
 
 
-def _evaluate(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> tuple[Tensor, Tensor, Tensor]:
-    """E[θ] and its derivatives by mu and log sigma."""
+def _in_float64(mu: Tensor, log_sigma: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     check_parameters(mu, log_sigma)
-    sigma = np.exp(log_sigma.detach().double().cpu().numpy())
-    log_mean, d_mu, d_sigma = log_mean_grad(
-        mu.detach().double().cpu().numpy(), sigma, log_a=log_a, log_b=log_b
-    )
-    mean = np.exp(log_mean)
-    value, by_mu, by_log_sigma = (
-        torch.from_numpy(np.ascontiguousarray(part)).to(mu.device)
-        for part in (mean, mean * d_mu, mean * d_sigma * sigma)
-    )
-    return value, by_mu, by_log_sigma
+    return mu.detach().double().cpu().numpy(), np.exp(log_sigma.detach().double().cpu().numpy())
 
 
 def _mean(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> Tensor:
-    return _evaluate(mu, log_sigma, log_a, log_b)[0]
+    value = mean(*_in_float64(mu, log_sigma), log_a=log_a, log_b=log_b)
+    return torch.from_numpy(np.ascontiguousarray(value)).to(mu.device)
 
 
 def _gradient(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> tuple[Tensor, Tensor]:
-    return _evaluate(mu, log_sigma, log_a, log_b)[1:]
+    own_mu, sigma = _in_float64(mu, log_sigma)
+    log_mean, d_mu, d_sigma = log_mean_grad(own_mu, sigma, log_a=log_a, log_b=log_b)
+    by_mu, by_log_sigma = (
+        torch.from_numpy(np.ascontiguousarray(np.exp(log_mean) * part)).to(mu.device)
+        for part in (d_mu, d_sigma * sigma)
+    )
+    return by_mu, by_log_sigma
 
 
 def _mean_cuda(mu: Tensor, log_sigma: Tensor, log_a: float, log_b: float) -> Tensor:

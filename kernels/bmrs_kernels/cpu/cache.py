@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from bmrs_core.backends import disk_cache
+from bmrs_core.backends.inner import WITHOUT_WRAPPERS
 
-__all__ = ["cached_njit"]
+__all__ = ["cached_inner", "cached_njit"]
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 def cached_njit(
@@ -27,9 +30,17 @@ def cached_njit(
     **names
         What the text finds under these names.
     """
-    namespace = {**function.__globals__, **names}
-    clone = types.FunctionType(function.__code__, namespace, function.__name__)
+    bound = _bound(function, name, names)
+    return disk_cache.cached_njit(bound, signature=signature, no_cfunc_wrapper=True, **_OPTIONS)
+
+
+def cached_inner(function: Callable[..., Any], *, name: str = "", **names: Any) -> Any:
+    """Do the same with a function that only other kernels call."""
+    return disk_cache.cached_njit(_bound(function, name, names), **WITHOUT_WRAPPERS, **_OPTIONS)
+
+
+def _bound(function: Callable[..., Any], name: str, names: dict[str, Any]) -> Callable[..., Any]:
+    clone = types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
     clone.__module__ = function.__module__
     clone.__qualname__ = f"{function.__name__}_{name}"
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    return disk_cache.cached_njit(clone, signature=signature, **options)
+    return clone

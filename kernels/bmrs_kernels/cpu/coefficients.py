@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
 from bmrs_core.backends.numba_kernels import align_stack
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
 from bmrs_kernels.cpu import float32 as numba_float32
-from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.cache import cached_inner
 from bmrs_kernels.cpu.float32 import exp
 
 __all__ = ["COEFFICIENTS", "PREPARE", "columns"]
@@ -47,14 +47,14 @@ clip_low = numba_float32.maximum
 clip_high = numba_float32.minimum
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _standardized(mu: Any, sigma: Any, a: Any, b: Any) -> Any:
     alpha = clip_high(clip_low((a - mu) / sigma, -FAR), FAR)
     beta = clip_high(clip_low((b - mu) / sigma, -FAR), FAR)
     return alpha, beta, clip_high((b - a) / sigma, FAR)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _first_bad(mu: Any, log_sigma: Any, mask: Any, limit: Any) -> Any:
     for c in range(mu.size):
         usable = np.isfinite(mu[c]) and abs(log_sigma[c]) <= limit
@@ -63,7 +63,7 @@ def _first_bad(mu: Any, log_sigma: Any, mask: Any, limit: Any) -> Any:
     return -1
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _sort(regimes: Any, order: Any, starts: Any) -> None:
     """List the structures by regime, stably: those of regime k are order[starts[k]:starts[k + 1]].
 
@@ -78,13 +78,13 @@ def _sort(regimes: Any, order: Any, starts: Any) -> None:
     starts[REGIMES] = place
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _sorted_into(values: Any, order: Any, out: Any) -> None:
     for j in range(out.size):
         out[j] = values[order[j]]
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _regimes(mu: Any, sigma: Any, mask: Any, a: Any, b: Any, regimes: Any) -> None:
     for c in range(mu.size):
         alpha, beta, w = _standardized(mu[c], sigma[c], a, b)
@@ -93,13 +93,13 @@ def _regimes(mu: Any, sigma: Any, mask: Any, a: Any, b: Any, regimes: Any) -> No
         regimes[c] = PRUNED if mask[c] == ZERO else regime
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _exponentials(log_sigma: Any, sigma: Any) -> None:
     for c in range(sigma.size):
         sigma[c] = exp(log_sigma[c])
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def columns(table: Any, i: Any, j: Any) -> Any:
     """The coefficients of sorted structures i to j as arrays of their own, none of which is strided."""
     return (
@@ -116,7 +116,7 @@ def columns(table: Any, i: Any, j: Any) -> Any:
     )
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _interior_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
     base, unit, _mask, side, c4, c5, c6, c7, c8, c9 = own
     for j in range(mu.size):
@@ -128,7 +128,7 @@ def _interior_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
         c4[j], c5[j], c6[j], c7[j], c8[j], c9[j] = interior_coefficients(alpha, beta)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _tail_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
     base, unit, _mask, side, c4, c5, c6, c7, c8, c9 = own
     for j in range(mu.size):
@@ -141,7 +141,7 @@ def _tail_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
         c4[j], c5[j], c6[j], c7[j], c8[j], c9[j] = tail_coefficients(alpha, beta, w)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _short_table(mu: Any, sigma: Any, a: Any, b: Any, own: Any) -> None:
     base, unit, _mask, side, c4, c5, c6, _c7, _c8, _c9 = own
     for j in range(mu.size):
@@ -201,5 +201,5 @@ def _prepare_float64(
     return -1
 
 
-PREPARE = {"float32": cached_njit(_prepare), "float64": cached_njit(_prepare_float64)}
+PREPARE = {"float32": cached_inner(_prepare), "float64": cached_inner(_prepare_float64)}
 """``(mu, log_sigma, mask, log_a, log_b, table, order, starts) -> bad`` by the precision of the arithmetic."""

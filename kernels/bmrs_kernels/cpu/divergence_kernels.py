@@ -10,9 +10,10 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, njit
+from numba import carray
 
 from bmrs_core.backends import numba_kernels
+from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
 from bmrs_core.backends.numba_kernels import align_stack
@@ -20,7 +21,7 @@ from bmrs_core.formulas.constants import FLOAT32_RULES
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
 from bmrs_kernels.cpu import float32 as numba_float32
 from bmrs_kernels.cpu.announce import announcing
-from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.cache import cached_inner, cached_njit
 from bmrs_kernels.cpu.float32 import exp as exp_float32
 from bmrs_kernels.cpu.storage import address_to_pointer
 
@@ -133,7 +134,7 @@ def _gradients_float32(
         d_log_sigma[c] = sigma[c] * by_sigma
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _add_raw_moments(
     t: Any, complement: Any, weight: Any, m: Any, start: Any, end: Any, total: Any, first: Any, second: Any
 ) -> None:
@@ -145,7 +146,7 @@ def _add_raw_moments(
         second[c] += g * (tau * (TWO * m[c] + tau))
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _add_central_moments(
     t: Any,
     complement: Any,
@@ -195,7 +196,9 @@ def _divergence(
     d_log_sigma: Any,
     wanted: Any,
 ) -> Any:
-    total = sizes.sum()
+    total = 0
+    for layer in range(sizes.size):
+        total += sizes[layer]
     mu = np.empty(total)
     sigma = np.empty(total)
     a = np.empty(total)
@@ -255,11 +258,11 @@ def kl_kernels(dtype: str) -> KlKernels:
     wide = dtype == "float64"
     names = {
         "REAL": np.dtype(dtype).type,
-        "gather": cached_njit(
+        "gather": cached_inner(
             _gather, name=dtype, LIMIT=LOG_SIGMA_LIMIT_FLOAT64 if wide else LOG_SIGMA_LIMIT
         ),
-        "divergences": cached_njit(_values),
-        "gradients": cached_njit(_gradients_float64 if wide else _gradients_float32),
+        "divergences": cached_inner(_values),
+        "gradients": cached_inner(_gradients_float64 if wide else _gradients_float32),
     }
     real = "float64" if wide else "float32"
     addresses, sums, flat = "int64[::1]", "float64[::1]", f"{real}[::1]"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from bmrs_core.backends import numba_kernels
+from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
 from bmrs_core.backends.numba_kernels import align_stack, interleave
 from bmrs_kernels.cpu import float32 as numba_float32
-from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.cache import cached_inner
 from bmrs_kernels.cpu.coefficients import columns
 from bmrs_kernels.cpu.float32 import exp
 
@@ -44,7 +44,7 @@ log_quantile_rare = _text_float64["log_quantile_rare"]
 log_quantile_grad = _text_float64["log_quantile_grad"]
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _fractions(word: Any, flipped: Any) -> Any:
     """Return p and 1 - p, each to full relative accuracy: the halves of 32 bits and of their complement."""
     u = (f32(word) + HALF) * ULP
@@ -52,12 +52,12 @@ def _fractions(word: Any, flipped: Any) -> Any:
     return (v, u) if flipped != ZERO else (u, v)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _theta(base: Any, unit: Any, distance: Any, mask: Any, a: Any, b: Any) -> Any:
     return mask * exp(clip_high(clip_low(base + unit * distance, a), b))
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _interior(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
     base, unit, mask, side, _c4, _c5, c6, c7, c8, c9 = columns
     for j in range(theta.size):
@@ -67,7 +67,7 @@ def _interior(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
     interleave()
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _tail(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
     base, unit, mask, side, c4, c5, c6, c7, _c8, _c9 = columns
     for j in range(theta.size):
@@ -77,7 +77,7 @@ def _tail(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
     interleave()
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _short(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
     base, unit, mask, side, c4, c5, c6, _c7, _c8, _c9 = columns
     for j in range(theta.size):
@@ -103,7 +103,7 @@ def _draw(words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any) -
         _short(words[i:j], a, b, columns(t, i, j), theta[i:j])
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _interior_gradients(
     words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
@@ -119,7 +119,7 @@ def _interior_gradients(
     interleave()
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _tail_gradients(
     words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
@@ -135,7 +135,7 @@ def _tail_gradients(
     interleave()
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _short_gradients(
     words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
@@ -196,7 +196,7 @@ def _draw_gradients_float64(
 
 
 DRAWS: dict[str, dict[str, Any]] = {
-    "float32": {"draw": cached_njit(_draw), "draw_gradients": cached_njit(_draw_gradients)},
-    "float64": {"draw": cached_njit(_draw_float64), "draw_gradients": cached_njit(_draw_gradients_float64)},
+    "float32": {"draw": cached_inner(_draw), "draw_gradients": cached_inner(_draw_gradients)},
+    "float64": {"draw": cached_inner(_draw_float64), "draw_gradients": cached_inner(_draw_gradients_float64)},
 }
 """`draw` and `draw_gradients` by the precision of the arithmetic."""

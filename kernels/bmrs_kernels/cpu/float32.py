@@ -13,10 +13,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from bmrs_core.backends.clone import clone_formulas, scalar_constants
+from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import EXACT, FAST
 from bmrs_core.formulas.constants import FLOAT32_RULES, FLOAT32_SCALARS
 
@@ -110,20 +111,20 @@ def exponent(_context: Any, _i: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _reduce(x: Any) -> Any:
     """Return k, r with x = k log 2 + r and |r| <= log(2)/2."""
     k = (x * LOG2_E + ROUND) - ROUND
     return k, (x - k * LN2_HIGH) - k * LN2_LOW
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _exp_tail(r: Any) -> Any:
     """e^r - 1 for |r| <= log(2)/2."""
     return r + r * r * (((((E7 * r + E6) * r + E5) * r + E4) * r + E3) * r + E2)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def exp(x: Any) -> Any:
     """e^x for x < 88.7; 0 where it would be subnormal."""
     k, r = _reduce(max(x, EXP_MIN))
@@ -131,7 +132,7 @@ def exp(x: Any) -> Any:
     return ZERO if x < EXP_MIN else y
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def expm1(x: Any) -> Any:
     """e^x - 1 for x < 88 as 2^k (e^r - 1) + (2^k - 1)."""
     k, r = _reduce(max(x, EXPM1_MIN))
@@ -139,7 +140,7 @@ def expm1(x: Any) -> Any:
     return _exp_tail(r) * power + (power - ONE)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def log(x: Any) -> Any:
     """Natural logarithm of a positive, normal, finite x."""
     i = bits(x)
@@ -154,26 +155,26 @@ def log(x: Any) -> Any:
     return e * LN2_LOW + (f * square * p - HALF * square) + f + e * LN2_HIGH
 
 
-@njit(**EXACT)
+@njit_inner(**EXACT)
 def log1p(x: Any) -> Any:
     """log(1 + x) as log u + (x - (u - 1))/u with u = 1 + x rounded."""
     u = ONE + x
     return log(u) + (x - (u - ONE)) / u
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Return x where the condition holds, else y."""
     return x if condition else y
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def maximum(x: Any, y: Any) -> Any:
     """Return the larger of the two; NaN if the first is."""
     return max(x, y)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def minimum(x: Any, y: Any) -> Any:
     """Return the smaller of the two; NaN if the first is."""
     return min(x, y)
@@ -203,6 +204,6 @@ def compiled_texts() -> dict[str, Any]:
             rules[name] = np.array(value, f32) if isinstance(value, tuple) else f32(value)
 
     def decorate(text: Any) -> Any:
-        return njit(**(SUMMING if text.sums_over_nodes else FAST))(text)
+        return njit_inner(**(SUMMING if text.sums_over_nodes else FAST))(text)
 
     return clone_formulas(ELEMENTARY, scalars, rules, decorate, __name__)

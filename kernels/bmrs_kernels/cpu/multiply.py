@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_kernels.cpu.float32 import SUMMING
 from bmrs_kernels.cpu.storage import narrow, widen
@@ -30,7 +29,7 @@ __all__ = [
 STRETCH = 2048
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def vector_forward(x: Any, y: Any, theta: Any) -> None:
     """Y = x theta along one contiguous run with a theta each."""
     for i in range(theta.size):
@@ -38,7 +37,7 @@ def vector_forward(x: Any, y: Any, theta: Any) -> None:
         y[i] = narrow(product if theta[i] != 0 else theta[i], y[i])
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def scalar_forward(x: Any, y: Any, theta: Any) -> None:
     """Y = x theta along one contiguous run with one theta."""
     if theta == 0:
@@ -49,7 +48,7 @@ def scalar_forward(x: Any, y: Any, theta: Any) -> None:
             y[i] = narrow(widen(x[i]) * theta, y[i])
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def strided_forward(x: Any, y: Any, theta: Any, at: Any, strides: Any, size: Any, per_element: Any) -> None:
     """Y = x theta of a tile of any strides; `at`, `strides` and `size` in pairs."""
     for c in range(size[0]):
@@ -60,7 +59,7 @@ def strided_forward(x: Any, y: Any, theta: Any, at: Any, strides: Any, size: Any
             y[place] = narrow(value if t != 0 else t, y[place])
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def vector_backward(dy: Any, x: Any, dx: Any, theta: Any, sums: Any, wanted: Any) -> None:
     """Dx = dy theta along one contiguous run with a theta each; dy x is added to the sums."""
     if wanted:
@@ -73,7 +72,7 @@ def vector_backward(dy: Any, x: Any, dx: Any, theta: Any, sums: Any, wanted: Any
             sums[i] += widen(dy[i]) * widen(x[i])
 
 
-@njit(**SUMMING)
+@njit_inner(**SUMMING)
 def _scaled_dot(dy: Any, x: Any, dx: Any, theta: Any) -> Any:
     total = theta - theta
     for i in range(dx.size):
@@ -83,7 +82,7 @@ def _scaled_dot(dy: Any, x: Any, dx: Any, theta: Any) -> Any:
     return total
 
 
-@njit(**SUMMING)
+@njit_inner(**SUMMING)
 def _dot(dy: Any, x: Any, zero: Any) -> Any:
     total = zero
     for i in range(dy.size):
@@ -91,7 +90,7 @@ def _dot(dy: Any, x: Any, zero: Any) -> Any:
     return total
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def scalar_backward(dy: Any, x: Any, dx: Any, theta: Any, wanted: Any) -> Any:
     """Dx = dy theta along one contiguous run with one theta; return the sum of dy x."""
     total = 0.0
@@ -109,7 +108,7 @@ def scalar_backward(dy: Any, x: Any, dx: Any, theta: Any, wanted: Any) -> Any:
     return total
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def strided_backward(
     dy: Any,
     x: Any,
@@ -133,7 +132,7 @@ def strided_backward(
             sums[k] += g * widen(x[at[1] + c * strides[2] + i * strides[3]])
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def run_forward(x: Any, y: Any, theta: Any, at: Any, strides: Any) -> None:
     """Y = x theta along one strided run with a theta each."""
     for i in range(theta.size):
@@ -143,7 +142,7 @@ def run_forward(x: Any, y: Any, theta: Any, at: Any, strides: Any) -> None:
         y[place] = narrow(value if t != 0 else t, y[place])
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def run_backward(
     dy: Any, x: Any, dx: Any, theta: Any, products: Any, at: Any, strides: Any, wanted: Any
 ) -> None:
@@ -156,7 +155,7 @@ def run_backward(
             dx[place] = narrow(g * theta[i] if theta[i] != 0 else theta[i], dx[place])
 
 
-@njit(**SUMMING)
+@njit_inner(**SUMMING)
 def dots(products: Any, left: Any, right: Any) -> Any:
     """Return the inner products of the first with either of the others."""
     first = products[0] - products[0]
@@ -167,22 +166,22 @@ def dots(products: Any, left: Any, right: Any) -> Any:
     return first, second
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _vector_forward(x: Any, y: Any, theta: Any, _streamed: Any) -> None:
     vector_forward(x, y, theta)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _scalar_forward(x: Any, y: Any, theta: Any, _streamed: Any) -> None:
     scalar_forward(x, y, theta)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _vector_backward(dy: Any, x: Any, dx: Any, theta: Any, sums: Any, wanted: Any, _streamed: Any) -> None:
     vector_backward(dy, x, dx, theta, sums, wanted)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _scalar_backward(dy: Any, x: Any, dx: Any, theta: Any, wanted: Any, _streamed: Any) -> Any:
     return scalar_backward(dy, x, dx, theta, wanted)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from bmrs_core.backends.inner import njit_inner
 
 __all__ = ["fill_words"]
 
@@ -17,7 +18,7 @@ LOW = np.uint64(0xFFFFFFFF)
 SHIFT = np.uint64(32)
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit_inner(forceinline=True, error_model="numpy")
 def _block(counter: Any, key: Any) -> Any:
     """The four words of a block; 32-bit numbers in 64-bit lanes, where the products fit."""
     c0 = counter & LOW
@@ -38,7 +39,7 @@ def _block(counter: Any, key: Any) -> Any:
     return c0, c1, c2, c3
 
 
-@njit(forceinline=True, error_model="numpy")
+@njit_inner(forceinline=True, error_model="numpy")
 def fill_words(seed: Any, start: Any, count: Any, buffer: Any) -> Any:
     """Write the words from the block of element `start` on; return where that element's word lies.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.cache import cached_inner
 from bmrs_kernels.cpu.coefficients import COEFFICIENTS, PREPARE
 from bmrs_kernels.cpu.storage import address_to_pointer
 
@@ -110,9 +110,9 @@ def _unsorted(values: Any, order: Any, starts: Any, scratch: Any) -> None:
 def row_kernels(real: str) -> dict[str, Any]:
     """Return `parameters`, `sorted_words` and `unsorted` for arithmetic in "float32" or "float64"."""
     names = {"REAL": np.dtype(real).type, "prepare": PREPARE[real]}
-    names |= {"repeated": cached_njit(_repeated), "tiled": cached_njit(_tiled)}
+    names |= {"repeated": cached_inner(_repeated), "tiled": cached_inner(_tiled)}
     return {
-        "parameters": cached_njit(_parameters, name=real, **names),
-        "sorted_words": cached_njit(_sorted_words),
-        "unsorted": cached_njit(_unsorted),
+        "parameters": cached_inner(_parameters, name=real, **names),
+        "sorted_words": cached_inner(_sorted_words),
+        "unsorted": cached_inner(_unsorted),
     }

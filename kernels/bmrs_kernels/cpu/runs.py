@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.cache import cached_inner
 from bmrs_kernels.cpu.coefficients import COEFFICIENTS
 from bmrs_kernels.cpu.multiply import dots, run_backward, run_forward, vector_backward, vector_forward
 from bmrs_kernels.cpu.philox import fill_words
@@ -158,8 +158,8 @@ def _runs_backward(
 
 def run_kernels(dtype: str, names: dict[str, Any]) -> dict[str, Any]:
     """Return `runs_forward` and `runs_backward` for a dtype; `names` has REAL and its draws."""
-    bound = {**names, "one_structure": cached_njit(_one_structure)}
+    bound = {**names, "one_structure": cached_inner(_one_structure)}
     return {
-        "runs_forward": cached_njit(_runs_forward, name=dtype, **bound),
-        "runs_backward": cached_njit(_runs_backward, name=dtype, **bound),
+        "runs_forward": cached_inner(_runs_forward, name=dtype, **bound),
+        "runs_backward": cached_inner(_runs_backward, name=dtype, **bound),
     }

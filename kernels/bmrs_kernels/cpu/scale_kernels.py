@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray
 
 from bmrs_kernels.cpu.announce import announcing
-from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.cache import cached_inner, cached_njit
 from bmrs_kernels.cpu.storage import STORAGE, address_to_pointer
 from bmrs_kernels.cpu.tiles import tile_kernels
 from bmrs_kernels.strides import SPEC
@@ -121,7 +121,7 @@ def scale_kernels() -> ScaleKernels:
     """Return the compiled kernels."""
     words = ", ".join(["int64"] * 7)
     with announcing("the multiplication by joint noise"):
-        names = {**tile_kernels("float32"), "row_of_theta": cached_njit(_row_of_theta)}
+        names = {**tile_kernels("float32"), "row_of_theta": cached_inner(_row_of_theta)}
         return ScaleKernels(
             cached_njit(_scale_forward, signature=f"void({words})", **names),
             cached_njit(_scale_backward, signature=f"void({words}, int64, int64)", **names),

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic, overload
 
+from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import EXACT
 from bmrs_kernels.cpu.float32 import bits, from_bits
 
@@ -70,13 +71,13 @@ def narrow(value: Any, like: Any) -> Any:
     raise NotImplementedError
 
 
-@njit(**EXACT)
+@njit_inner(**EXACT)
 def from_bfloat(value: Any) -> Any:
     """The float32 of a bfloat16's bits."""
     return from_bits(np.int32(np.int32(value) << S16))
 
 
-@njit(**EXACT)
+@njit_inner(**EXACT)
 def from_half(value: Any) -> Any:
     """The float32 of a float16's bits."""
     i = np.int32(value)
@@ -86,7 +87,7 @@ def from_half(value: Any) -> Any:
     return from_bits(np.int32(unsigned | np.int32(i & SIGN)))
 
 
-@njit(**EXACT)
+@njit_inner(**EXACT)
 def to_bfloat(value: Any) -> Any:
     """The bits of the bfloat16 nearest to a float32."""
     i = bits(value)
@@ -96,7 +97,7 @@ def to_bfloat(value: Any) -> Any:
     return np.uint16(quiet if np.int32(i & MAGNITUDE) > EXPONENT else rounded)
 
 
-@njit(**EXACT)
+@njit_inner(**EXACT)
 def to_half(value: Any) -> Any:
     """The bits of the float16 nearest to a float32."""
     i = bits(value)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_kernels.cpu.multiply import scalar_backward, scalar_forward, vector_backward, vector_forward
 
@@ -155,13 +156,13 @@ def _vector_backward(_context: Any, dy: Any, x: Any, dx: Any, theta: Any, sums: 
     return types.none(dy, x, dx, theta, sums, types.int64), generate
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _head(target: Any) -> Any:
     """Elements before the first multiple of 64 bytes."""
     return min(((BYTES - target.ctypes.data % BYTES) % BYTES) // 4, target.size)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _stream_scalar_forward(x: Any, y: Any, theta: Any) -> None:
     """Y = x theta along one contiguous run with one theta."""
     head = _head(y)
@@ -174,7 +175,7 @@ def _stream_scalar_forward(x: Any, y: Any, theta: Any) -> None:
         y[i] = x[i] * theta
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _stream_vector_forward(x: Any, y: Any, theta: Any) -> None:
     """Y = x theta along one contiguous run with a theta each."""
     head = _head(y)
@@ -187,7 +188,7 @@ def _stream_vector_forward(x: Any, y: Any, theta: Any) -> None:
         y[i] = x[i] * theta[i] if theta[i] != 0 else theta[i]
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _stream_scalar_backward(dy: Any, x: Any, dx: Any, theta: Any) -> Any:
     """Dx = dy theta along one contiguous run with one theta; return the sum of dy x."""
     total = 0.0
@@ -206,7 +207,7 @@ def _stream_scalar_backward(dy: Any, x: Any, dx: Any, theta: Any) -> Any:
     return total
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _stream_vector_backward(dy: Any, x: Any, dx: Any, theta: Any, sums: Any) -> None:
     """Dx = dy theta along one contiguous run with a theta each; dy x is added to the sums."""
     head = _head(dx)
@@ -221,7 +222,7 @@ def _stream_vector_backward(dy: Any, x: Any, dx: Any, theta: Any, sums: Any) -> 
         sums[i] += dy[i] * x[i]
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _either_scalar_forward(x: Any, y: Any, theta: Any, streamed: Any) -> None:
     if streamed and theta != 0:
         _stream_scalar_forward(x, y, theta)
@@ -229,7 +230,7 @@ def _either_scalar_forward(x: Any, y: Any, theta: Any, streamed: Any) -> None:
         scalar_forward(x, y, theta)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _either_vector_forward(x: Any, y: Any, theta: Any, streamed: Any) -> None:
     if streamed:
         _stream_vector_forward(x, y, theta)
@@ -237,14 +238,14 @@ def _either_vector_forward(x: Any, y: Any, theta: Any, streamed: Any) -> None:
         vector_forward(x, y, theta)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _either_scalar_backward(dy: Any, x: Any, dx: Any, theta: Any, wanted: Any, streamed: Any) -> Any:
     if streamed and wanted and theta != 0:
         return _stream_scalar_backward(dy, x, dx, theta)
     return scalar_backward(dy, x, dx, theta, wanted)
 
 
-@njit(**FAST)
+@njit_inner(**FAST)
 def _either_vector_backward(
     dy: Any, x: Any, dx: Any, theta: Any, sums: Any, wanted: Any, streamed: Any
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bmrs_kernels.cpu.cache import cached_njit
+from bmrs_kernels.cpu.cache import cached_inner
 from bmrs_kernels.cpu.multiply import PLAIN_LOOPS, strided_backward, strided_forward
 from bmrs_kernels.cpu.stream import LOOPS, fence
 from bmrs_kernels.strides import SCALAR, SPEC, VECTOR
@@ -146,6 +146,6 @@ def tile_kernels(dtype: str) -> dict[str, Any]:
     """Return `tile_forward` and `tile_backward` for tensors of a dtype."""
     loops = LOOPS if dtype == "float32" else PLAIN_LOOPS
     return {
-        "tile_forward": cached_njit(_tile_forward, name=dtype, **loops),
-        "tile_backward": cached_njit(_tile_backward, name=dtype, **loops),
+        "tile_forward": cached_inner(_tile_forward, name=dtype, **loops),
+        "tile_backward": cached_inner(_tile_backward, name=dtype, **loops),
     }

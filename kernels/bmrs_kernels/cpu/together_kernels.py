@@ -68,9 +68,10 @@ def _gather(mu: Any, log_sigma: Any, mask: Any, sizes: Any, parameters: Any) -> 
     for layer in range(sizes.size):
         size = sizes[layer]
         end = begin + size
-        parameters[0, begin:end] = carray(address_to_pointer(mu[layer]), size, np.float32)
-        parameters[1, begin:end] = carray(address_to_pointer(log_sigma[layer]), size, np.float32)
-        parameters[2, begin:end] = carray(address_to_pointer(mask[layer]), size, np.float32)
+        for row, address in enumerate((mu[layer], log_sigma[layer], mask[layer])):
+            own = carray(address_to_pointer(address), size, np.float32)
+            for c in range(size):
+                parameters[row, begin + c] = own[c]
         for c in range(begin, end):
             masked += parameters[2, c] == 0
         begin = end
@@ -131,7 +132,8 @@ def _draw(
                 fill_words(seeds[layer], n * size, size, words[begin:])
             else:
                 offset = fill_words(seeds[layer], n * size, size, own)
-                words[begin : begin + size] = own[offset : offset + size]
+                for c in range(size):
+                    words[begin + c] = own[offset + c]
             begin += size
         ordered = sorted_words(words[:width], order, starts, scratch)
         draw_gradients(ordered, log_a, log_b, table, starts, theta[n], by_mu[n], by_log_sigma[n])

@@ -16,13 +16,18 @@ from bmrs_kernels.cpu.tiles import tile_kernels
 
 LIMIT = """
 import sys
+import numba
 import numpy as np
 from bmrs_kernels import contract
 contract.LOG_SIGMA_LIMIT_FLOAT64 = float(sys.argv[1])
 from bmrs_kernels.cpu.coefficients import COEFFICIENTS, PREPARE
+PREPARE_FLOAT64 = PREPARE["float64"]
 parameters = np.array([[-1.0, -2.0], [-3.0, 20.0], [1.0, 1.0]])
 rooms = np.empty((COEFFICIENTS, 2)), np.empty(3, np.int64), np.empty(5, np.int64)
-print("the first bad structure is", PREPARE["float64"](*parameters, -20.0, 0.0, *rooms))
+@numba.njit
+def prepared(mu, log_sigma, mask, table, order, starts):
+    return PREPARE_FLOAT64(mu, log_sigma, mask, -20.0, 0.0, table, order, starts)
+print("the first bad structure is", prepared(*parameters, *rooms))
 """
 
 PLACE = """
