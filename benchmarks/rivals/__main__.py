@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.demo.data import DataError, load_images
 from benchmarks.measuring.options import limited_threads
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.rivals.errors import PruningError
 from benchmarks.rivals.images import FASHION_MNIST, Split, split
 from benchmarks.rivals.learning import accuracy
@@ -29,7 +30,6 @@ from benchmarks.rivals.publishing import publish
 from benchmarks.rivals.record import Record, key_of, made_with, sizes
 from benchmarks.rivals.store import Store
 from benchmarks.rivals.table import page
-from benchmarks.zoo.record import RESULTS, ROOT
 
 _PAUSE = 5.0
 _WITHOUT_TORCH_PRUNING = {"bmrs", "bmrs_teacher", "unpruned"}

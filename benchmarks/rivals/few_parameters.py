@@ -22,12 +22,12 @@ import torch
 
 from benchmarks.demo.data import load_images
 from benchmarks.measuring.options import limited_threads
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.rivals.bmrs import Batches, misfit_of
 from benchmarks.rivals.images import Split, split
 from benchmarks.rivals.learning import accuracy, train
 from benchmarks.rivals.protocol import BASE_LR, BATCH, SPLIT_SEED, SUBJECTS, VALIDATION_SHARE
 from benchmarks.rivals.record import made_with
-from benchmarks.zoo.record import RESULTS, ROOT
 from bmrs_torch import Budget, prune_trained
 from bmrs_torch.costs.counting import count_parameters
 

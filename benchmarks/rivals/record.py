@@ -14,11 +14,11 @@ from typing import Any
 from torch import nn
 
 from benchmarks.measuring.machine import this_machine, versions
+from benchmarks.measuring.source import commit
 from benchmarks.rivals.images import Split
 from benchmarks.rivals.methods import Trained
 from benchmarks.rivals.protocol import PROCEDURES, SUBJECTS, Run, digest, settings
 from benchmarks.rivals.store import claimed
-from benchmarks.zoo.record import commit
 from bmrs_torch.costs.counting import count_macs
 
 PACKAGES = ("bmrs-pruning", "torch", "torch-pruning", "numpy", "numba")

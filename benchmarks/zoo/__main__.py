@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.zoo.architectures import ARCHITECTURES
 from benchmarks.zoo.child import BMRS, TORCH_PRUNING, measured
-from benchmarks.zoo.record import RESULTS, ROOT, add, continued, new_record, replace, row_of
+from benchmarks.zoo.record import add, continued, new_record, replace, row_of
 from benchmarks.zoo.table import is_exact, page
 
 SECONDS = 600.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,9 @@ from benchmarks.zoo.measurement import BATCH, DEAD, OTHER_BATCH
 from benchmarks.zoo.rival import METHOD
 
 PACKAGES = ("bmrs-pruning", "torch", "torchvision", "timm", "transformers", "torch-pruning", "numpy")
-ROOT = Path(__file__).parents[2]
-RESULTS = "benchmarks/results"
 
 _SAME = ("format", "commit", "machine", "versions", "seed", "dead")
 """Where two runs agree in these, their rows can stand in one record."""
-
-
-def commit() -> str:
-    """The commit that is checked out, and whether files besides the results differ from it."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", ".", f":!{RESULTS}")
-        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def new_record(arguments: Sequence[str], seed: int) -> dict[str, Any]:
@@ -44,7 +26,6 @@ def new_record(arguments: Sequence[str], seed: int) -> dict[str, Any]:
     started = run_record(this_machine(), versions(*PACKAGES), [])
     return started | {
         "command": shlex.join(["python", "-m", "benchmarks.zoo", *arguments]),
-        "commit": commit(),
         "seed": seed,
         "dead": DEAD,
         "batches": [BATCH, OTHER_BATCH],

@@ -13,6 +13,7 @@ import torch
 import benchmarks.rivals.__main__ as command
 from benchmarks.demo.data import ImageData
 from benchmarks.fashion.networks import EncoderBlock, SmallViT
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.rivals import few_parameters, protocol
 from benchmarks.rivals.images import FASHION_MNIST, split
 from benchmarks.rivals.learning import answers, misfit
@@ -23,7 +24,6 @@ from benchmarks.rivals.record import Record, key_of
 from benchmarks.rivals.separate import join, separate
 from benchmarks.rivals.store import Store
 from benchmarks.rivals.table import page
-from benchmarks.zoo.record import RESULTS, ROOT
 
 FEW = 200
 QUICK = ["--networks", "mlp", "--methods", "bmrs", "unpruned", "bmrs_teacher", "--epochs", "2"]

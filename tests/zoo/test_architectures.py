@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.zoo.child import BMRS
 from benchmarks.zoo.measurement import parameters_of, shrink
 from benchmarks.zoo.randomness import mask
-from benchmarks.zoo.record import RESULTS, ROOT
 from benchmarks.zoo.table import EXACT, is_exact
 from bmrs_torch import compact, fold
 from bmrs_torch.channels.calling import answers, call, tensors_of
