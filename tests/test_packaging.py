@@ -150,3 +150,10 @@ def test_triton_is_left_to_torch() -> None:
 def test_extras_name_this_distribution_and_not_another_of_the_index() -> None:
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     assert set(re.findall(r'"([\w-]*bmrs[\w-]*)\[', text)) == {DISTRIBUTION}
+
+
+@pytest.mark.skipif(not (ROOT / "CITATION.cff").exists(), reason="beside a checkout only")
+def test_the_version_to_cite_is_that_of_the_distribution() -> None:
+    told = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert told is not None
+    assert told[1] == distribution_version()

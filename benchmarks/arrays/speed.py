@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import bmrs_core
 from benchmarks.arrays import naive, scipy_reference
 from benchmarks.measuring.machine import one_core, processor
+from benchmarks.measuring.source import commit
 from benchmarks.measuring.turns import take_turns
 
 Array = NDArray[np.float64]
@@ -173,6 +174,7 @@ def main(size: int, rounds: int, json_file: Path | None) -> None:
     )
     if json_file is not None:
         record = {
+            "commit": commit(),
             "machine": versions(),
             "size": size,
             "rounds": rounds,

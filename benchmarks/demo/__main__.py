@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from benchmarks.demo.checkpoint import ResumeError, load_checkpoint, save_checkpoint
 from benchmarks.demo.data import DataError, ImageData, load_images
 from benchmarks.demo.figure import draw_figure
-from benchmarks.demo.measurement import measure
 from benchmarks.demo.network import FULL_WIDTHS, LeNet5, lenet_parameters
-from benchmarks.demo.report import print_comparison, print_widths
-from benchmarks.demo.training import DemoSettings, EpochRecord, Run, run_epoch, start
+from benchmarks.demo.training import DemoSettings, EpochRecord, Run, evaluate, run_epoch, start
+from bmrs_torch import report, save_pruned
 
 FEW_IMAGES = 10_000
+TIMED_IMAGES = 32
+SECONDS = 2.0
 MAX_LINES = 10
 EPOCHS, EPOCHS_FEW_IMAGES, EPOCHS_FULL = (5, 2), (30, 15), (15, 5)
 BATCH, BATCH_FEW_IMAGES = 128, 32
@@ -84,7 +85,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _begin(options: argparse.Namespace, data: ImageData, checkpoint: Path) -> Run:
     if options.resume:
-        return load_checkpoint(checkpoint, data.name)
+        return load_checkpoint(checkpoint, data)
     few = len(data.train_labels) < FEW_IMAGES
     epochs, finetune = EPOCHS_FULL if options.full else EPOCHS_FEW_IMAGES if few else EPOCHS
     settings = DemoSettings(
@@ -156,15 +157,25 @@ def _finish(console: Console, run: Run, data: ImageData, options: argparse.Names
     out: Path = options.out
     assert isinstance(run.model, LeNet5)
     assert run.baseline is not None
+    save_pruned(run.baseline, out / "lenet5-whole.safetensors")
     network = out / "lenet5-shrunk.safetensors"
-    before, after = measure({out / "lenet5-whole.safetensors": run.baseline, network: run.model}, data)
-    print_comparison(console, before, after)
-    print_widths(console, run.model.widths())
+    save_pruned(run.model, network)
+    # Before and after: trained plainly, and pruned by BMRS.
+    found = report(
+        run.baseline,
+        run.model,
+        data.test_images[:TIMED_IMAGES],
+        metrics={"test accuracy": lambda model: evaluate(model, data)},
+        seconds=SECONDS,
+    )
+    console.print(f"\nTrained plainly, and pruned by BMRS; {TIMED_IMAGES} images:", highlight=False)
+    console.print(f"\n{found}\n", highlight=False, soft_wrap=True)
     if run.model.widths() == FULL_WIDTHS:
         console.print("Nothing was pruned: the noise needs more --epochs, or a larger --kl-weight.")
     draw_figure(run, f"LeNet-5 on {data.name}, pruned by evidence", out / "demo.png")
-    console.print(f"Figure: {out / 'demo.png'}   Network: {network} and {network.with_suffix('.json').name}")
-    right, reloaded = round(after.accuracy * len(data.test_labels)), _reload(network, options)
+    console.print(f"Figure: {out / 'demo.png'}   Network: {network}")
+    right = round(found.after.metrics["test accuracy"] * len(data.test_labels))
+    reloaded = _reload(network, data)
     same = "the same" if right == reloaded else "NOT the same"
     console.print(
         f"Loaded again in a new process: {reloaded / len(data.test_labels):.2%} of the test images right, "
@@ -174,11 +185,9 @@ def _finish(console: Console, run: Run, data: ImageData, options: argparse.Names
     return 0 if right == reloaded else 1
 
 
-def _reload(network: Path, options: argparse.Namespace) -> int:
-    command = [sys.executable, "-m", "benchmarks.demo.reload", str(network)]
-    command += ["--download-to", str(options.out / "fashion-mnist")]
-    if options.data:
-        command += ["--data", options.data]
+def _reload(network: Path, data: ImageData) -> int:
+    """Test images that the network gets right when a new process loads it, on the data it was trained on."""
+    command = [sys.executable, "-m", "benchmarks.demo.reload", str(network), "--data", data.place]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(answer.stdout)
 

@@ -9,16 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.demo.network import FULL_WIDTHS, LeNet5, example_images
+from benchmarks.demo.data import ImageData
+from benchmarks.demo.network import FULL_WIDTHS, LeNet5
 from benchmarks.demo.training import (
     DemoSettings,
     EpochRecord,
     Run,
+    make_pruner,
     noise_optimizer,
+    noisy_network,
     plain_optimizer,
     widths_of,
 )
-from bmrs_torch import insert_noise
+from bmrs_torch import Pruner
 
 
 class ResumeError(ValueError):
@@ -35,6 +38,7 @@ def save_checkpoint(run: Run, data_name: str, path: Path) -> None:
         "widths": widths_of(run.model),
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "pruner": None if run.pruner is None else run.pruner.state_dict(),
         "baseline": None if run.baseline is None else run.baseline.state_dict(),
         "history": [asdict(record) for record in run.history],
         "pruned_scores": run.pruned_scores,
@@ -46,15 +50,15 @@ def save_checkpoint(run: Run, data_name: str, path: Path) -> None:
     unfinished.replace(path)
 
 
-def load_checkpoint(path: Path, data_name: str) -> Run:
+def load_checkpoint(path: Path, data: ImageData) -> Run:
     """Restore a run, torch's random numbers included.
 
     Parameters
     ----------
     path : Path
         What :func:`save_checkpoint` wrote.
-    data_name : str
-        Name of the data at hand.
+    data : ImageData
+        The images at hand.
 
     Returns
     -------
@@ -68,11 +72,10 @@ def load_checkpoint(path: Path, data_name: str) -> Run:
     if not path.is_file():
         raise ResumeError(f"there is no checkpoint {path} to resume; start without --resume")
     content = torch.load(path, weights_only=True)
-    if content["data"] != data_name:
-        raise ResumeError(f"{path} was begun on {content['data']}, but the data at hand is {data_name}")
+    if content["data"] != data.name:
+        raise ResumeError(f"{path} was begun on {content['data']}, but the data at hand is {data.name}")
     settings = DemoSettings(**content["settings"])
-    model, optimizer = _rebuild(content, settings)
-    run = Run(settings, model, optimizer, content["phase"], content["epoch"])
+    run = Run(settings, *_rebuild(content, settings, data), content["phase"], content["epoch"])
     if content["baseline"] is not None:
         run.baseline = LeNet5(FULL_WIDTHS)
         run.baseline.load_state_dict(content["baseline"])
@@ -83,13 +86,18 @@ def load_checkpoint(path: Path, data_name: str) -> Run:
     return run
 
 
-def _rebuild(content: dict[str, Any], settings: DemoSettings) -> tuple[nn.Module, torch.optim.Optimizer]:
-    model: nn.Module = LeNet5(tuple(content["widths"]))
-    if content["phase"] == "prune":
-        model = insert_noise(model, example_images())
+def _rebuild(
+    content: dict[str, Any], settings: DemoSettings, data: ImageData
+) -> tuple[nn.Module, torch.optim.Optimizer, Pruner | None]:
+    pruner = None
+    if content["pruner"] is None:
+        model: nn.Module = LeNet5(tuple(content["widths"]))
+        optimizer = plain_optimizer(model, settings)
+    else:
+        model = noisy_network()
+        optimizer = noise_optimizer(model, settings)
+        pruner = make_pruner(model, optimizer, settings, data)
+        pruner.load_state_dict(content["pruner"])  # first: it gives the model its shapes
     model.load_state_dict(content["model"])
-    optimizer = (
-        noise_optimizer(model, settings) if content["phase"] == "prune" else plain_optimizer(model, settings)
-    )
     optimizer.load_state_dict(content["optimizer"])
-    return model, optimizer
+    return model, optimizer, pruner

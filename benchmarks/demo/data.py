@@ -27,6 +27,7 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian and Ubuntu package dataset-fashion-mnist installs its files."""
 
 DIGITS = "digits"
+DIGITS_NAME = "scikit-learn's digits"
 ADDRESS = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
 TIMEOUT_SECONDS = 5.0
 FILES = {
@@ -52,6 +53,11 @@ class ImageData:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+
+    @property
+    def place(self) -> str:
+        """What :func:`load_images` has to be given to find the same images."""
+        return DIGITS if self.name == DIGITS_NAME else self.source
 
 
 def load_images(place: str | None, *, download_to: Path) -> ImageData:
@@ -179,7 +185,7 @@ def _digits(why: str) -> ImageData:
     labels = torch.from_numpy(digits.target)
     test = torch.arange(len(labels)) % 5 == 4
     return _standardised(
-        "scikit-learn's digits",
+        DIGITS_NAME,
         f"embedded in the package; {why}",
         images[~test],
         labels[~test],

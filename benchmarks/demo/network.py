@@ -1,4 +1,4 @@
-"""LeNet-5 of any widths, and how it is saved: weights as safetensors, widths as JSON, no pickled code."""
+"""LeNet-5 of any widths, and how a pruned one is loaded where nothing of BMRS is installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from benchmarks.demo.data import NUM_CLASSES
@@ -57,11 +57,6 @@ def example_images() -> Tensor:
     return torch.zeros(2, 1, 28, 28)
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of weights and biases."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def lenet_parameters(widths: tuple[int, ...]) -> int:
     """Number of weights and biases of a LeNet-5 of these widths, without building it."""
     conv1, conv2, fc1, fc2 = widths
@@ -69,46 +64,15 @@ def lenet_parameters(widths: tuple[int, ...]) -> int:
     return convolutions + fc1 * (conv2 * _POOLED_SIZE + 1) + fc2 * (fc1 + 1) + NUM_CLASSES * (fc2 + 1)
 
 
-def count_macs(model: nn.Module, images: Tensor) -> int:
-    """Multiply-accumulates of the linear and convolution layers for one image.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The network.
-    images : Tensor
-        A minibatch; its first image is run through the network.
-
-    Returns
-    -------
-    int
-    """
-    macs = 0
-
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal macs
-        assert isinstance(layer.weight, Tensor)
-        macs += layer.weight[0].numel() * output[0].numel()
-
-    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.no_grad():
-        model(images[:1])
-    for hook in hooks:
-        hook.remove()
-    return macs
-
-
-def save_network(model: LeNet5, path: Path) -> None:
-    """Save a network to `path` (.safetensors) and its widths to the same name with .json."""
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
-    description = {"network": "LeNet5", "widths": model.widths()}
-    path.with_suffix(".json").write_text(json.dumps(description) + "\n", encoding="utf-8")
-
-
 def load_network(path: Path) -> LeNet5:
-    """Load what :func:`save_network` saved."""
-    description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    model = LeNet5(tuple(description["widths"]))
-    model.load_state_dict(load_file(path))
+    """Load what :func:`bmrs_torch.save_pruned` saved, by torch and safetensors alone, as it documents."""
+    model = LeNet5()
+    with safe_open(path, "pt") as file:
+        layout = json.loads(file.metadata()["bmrs"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    for name, sizes in layout["sizes"].items():
+        own = vars(model.get_submodule(name))
+        own.update({k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items() if k in own})
+    for name, parameter in model.named_parameters():
+        parameter.data = tensors[name]
     return model.eval()

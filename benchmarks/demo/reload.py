@@ -15,11 +15,10 @@ from benchmarks.demo.network import load_network
 def main() -> None:
     """Print the number of test images that the network in a file gets right."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo.reload", description=__doc__)
-    parser.add_argument("network", type=Path, help="the .safetensors file; its .json lies beside it")
-    parser.add_argument("--data", help="as for the demonstration")
-    parser.add_argument("--download-to", type=Path, required=True)
+    parser.add_argument("network", type=Path, help="the .safetensors file")
+    parser.add_argument("--data", required=True, help="as for the demonstration")
     options = parser.parse_args()
-    data = load_images(options.data, download_to=options.download_to)
+    data = load_images(options.data, download_to=options.network.parent)
     with torch.no_grad():
         answers = torch.cat(
             [load_network(options.network)(images) for images in data.test_images.split(1000)]

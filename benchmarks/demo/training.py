@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.demo.data import ImageData
 from benchmarks.demo.network import LeNet5, example_images, lenet_parameters
-from bmrs_torch import compact, elbo_loss, fold, insert_noise, parameter_groups, prune
+from bmrs_torch import Pruner, insert_noise, parameter_groups
 
 PHASES = ("baseline", "prune", "finetune", "done")
 _EVALUATION_BATCH = 1000
@@ -61,6 +61,7 @@ class Run:
     settings: DemoSettings
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    pruner: Pruner | None = None
     phase: str = "baseline"
     epoch: int = 0
     baseline: LeNet5 | None = None
@@ -85,9 +86,28 @@ def plain_optimizer(model: nn.Module, settings: DemoSettings) -> torch.optim.Opt
     return torch.optim.Adam(model.parameters(), lr=settings.lr)
 
 
+def noisy_network() -> nn.Module:
+    """A whole LeNet-5 with noise."""
+    return insert_noise(LeNet5(), example_images())
+
+
 def noise_optimizer(model: nn.Module, settings: DemoSettings) -> torch.optim.Optimizer:
     """Adam for a network with noise, which learns faster than the weights."""
     return torch.optim.Adam(parameter_groups(model, settings.lr))
+
+
+def make_pruner(
+    model: nn.Module, optimizer: torch.optim.Optimizer, settings: DemoSettings, data: ImageData
+) -> Pruner:
+    """Algorithm 1: after each epoch, take out for good what the evidence speaks against."""
+    return Pruner(
+        model,
+        optimizer,
+        num_samples=len(data.train_labels),
+        kl_weight=settings.kl_weight,
+        shrink=True,
+        example_inputs=data.train_images[:_EXAMPLES_TO_COMPARE],
+    )
 
 
 def run_epoch(run: Run, data: ImageData, report: Report) -> EpochRecord:
@@ -110,7 +130,7 @@ def run_epoch(run: Run, data: ImageData, report: Report) -> EpochRecord:
     _train(run, data, report)
     run.epoch += 1
     if run.phase == "prune":
-        _prune_and_shrink(run, data)
+        _prune(run)
     accuracy = evaluate(run.model, data)
     record = EpochRecord(run.phase, run.epoch, accuracy, widths_of(run.model))
     run.history.append(record)
@@ -130,8 +150,8 @@ def _train(run: Run, data: ImageData, report: Report) -> None:
             _cool(run, (run.epoch + step / steps) / settings.epochs_of(run.phase))
         loss = F.cross_entropy(run.model(data.train_images[chosen]), data.train_labels[chosen])
         report(step + 1, steps, f"cross-entropy {loss.item():.3f}")
-        if run.phase == "prune":
-            loss = elbo_loss(loss, run.model, num_samples=number, kl_weight=settings.kl_weight)
+        if run.pruner is not None:
+            loss = run.pruner.loss(loss)
         run.optimizer.zero_grad()
         loss.backward()
         run.optimizer.step()
@@ -143,14 +163,12 @@ def _cool(run: Run, progress: float) -> None:
         group["lr"] = run.settings.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _prune_and_shrink(run: Run, data: ImageData) -> None:
-    """Algorithm 1: judge every structure, and take out for good those that the evidence speaks against."""
-    report = prune(run.model, "bmrs_n")
+def _prune(run: Run) -> None:
+    assert run.pruner is not None
+    report = run.pruner.end_epoch()
+    assert report is not None
     run.kept_scores = [float(s) for layer in report.layers for s in layer.scores[layer.kept]]
     run.pruned_scores += [float(s) for layer in report.layers for s in layer.scores[~layer.kept]]
-    if report.pruned_now:
-        examples = data.train_images[:_EXAMPLES_TO_COMPARE]
-        run.model = compact(run.model, examples, optimizer=run.optimizer)
 
 
 def _next_phase(run: Run, data: ImageData) -> None:
@@ -160,10 +178,12 @@ def _next_phase(run: Run, data: ImageData) -> None:
         assert isinstance(run.model, LeNet5)
         run.baseline = run.model.eval()
         torch.manual_seed(run.settings.seed)
-        run.model = insert_noise(LeNet5(), example_images())
+        run.model = noisy_network()
         run.optimizer = noise_optimizer(run.model, run.settings)
+        run.pruner = make_pruner(run.model, run.optimizer, run.settings, data)
     elif finished == "prune":
-        run.model = fold(run.model, data.train_images[:_EXAMPLES_TO_COMPARE])
+        assert run.pruner is not None
+        run.model, run.pruner = run.pruner.finish(), None
         run.optimizer = plain_optimizer(run.model, run.settings)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.fashion.after_training import AfterTraining
 from benchmarks.fashion.training import Course, FashionSettings
 from benchmarks.measuring.machine import this_machine, versions
+from benchmarks.measuring.source import commit
 from bmrs_torch import Comparison
 
 PACKAGES = ("torch", "numpy", "numba")
@@ -29,6 +30,7 @@ def make_record(
     before, after = (cost.metrics["test accuracy"] for cost in (comparison.before, comparison.after))
     return {
         "command": shlex.join(["python", "-m", "benchmarks.fashion", *arguments]),
+        "commit": commit(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": asdict(this_machine()),
         "versions": versions(*PACKAGES),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.machine import Machine
+from benchmarks.measuring.source import commit
 from benchmarks.noise.measurement import Result
 
 FORMAT = 1
@@ -23,6 +24,7 @@ def run_record(
     return {
         "format": FORMAT,
         "command": shlex.join(["python", "-m", "benchmarks", *command]),
+        "commit": commit(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": asdict(machine),
         "versions": versions,

@@ -7,7 +7,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.keeping import RESULTS, ROOT, replace
+from benchmarks.measuring.keeping import replace
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.paper.experiments import Run
 
 DEFAULT_FOLDER = ROOT / RESULTS / "paper"

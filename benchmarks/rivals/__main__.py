@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo.data import DataError, load_images
-from benchmarks.measuring.keeping import RESULTS, ROOT
 from benchmarks.measuring.options import limited_threads
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.rivals.errors import PruningError
 from benchmarks.rivals.images import FASHION_MNIST, Split, split
 from benchmarks.rivals.learning import accuracy

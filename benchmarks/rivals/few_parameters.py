@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from benchmarks.demo.data import load_images
-from benchmarks.measuring.keeping import RESULTS, ROOT
 from benchmarks.measuring.options import limited_threads
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.rivals.bmrs import Batches, misfit_of
 from benchmarks.rivals.images import Split, split
 from benchmarks.rivals.learning import accuracy, train

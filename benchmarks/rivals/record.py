@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.measuring.keeping import claimed, commit
+from benchmarks.measuring.keeping import claimed
 from benchmarks.measuring.machine import this_machine, versions
+from benchmarks.measuring.source import commit
 from benchmarks.rivals.images import Split
 from benchmarks.rivals.methods import Trained
 from benchmarks.rivals.protocol import PROCEDURES, SUBJECTS, Run, digest, settings

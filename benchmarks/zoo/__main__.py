@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.keeping import RESULTS, ROOT, replace
+from benchmarks.measuring.keeping import replace
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.zoo.architectures import ARCHITECTURES
 from benchmarks.zoo.child import BMRS, TORCH_PRUNING, measured
 from benchmarks.zoo.record import add, continued, new_record, row_of

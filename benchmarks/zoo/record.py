@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.keeping import commit
 from benchmarks.measuring.machine import this_machine, versions
 from benchmarks.noise.record import run_record
 from benchmarks.zoo.architectures import ARCHITECTURES, source_of
@@ -27,7 +26,6 @@ def new_record(arguments: Sequence[str], seed: int) -> dict[str, Any]:
     started = run_record(this_machine(), versions(*PACKAGES), [])
     return started | {
         "command": shlex.join(["python", "-m", "benchmarks.zoo", *arguments]),
-        "commit": commit(),
         "seed": seed,
         "dead": DEAD,
         "batches": [BATCH, OTHER_BATCH],

@@ -21,6 +21,7 @@ def test_speed_report_fits_120_columns_and_writes_json(
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 120
     record = json.loads(target.read_text())
+    assert record["commit"]
     assert [one["function"] for one in record["timings"]] == list(speed.FUNCTIONS)
     assert all(one["over_scipy"] > 0 for one in record["timings"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.measuring import allocator
+from benchmarks.measuring import allocator, source
 from benchmarks.measuring.clocks import MOST_PASSES, CpuClock, enough_passes, nothing
 from benchmarks.measuring.machine import one_core, this_machine, usable_cores, versions
 from benchmarks.measuring.memory import peak_bytes
@@ -110,3 +111,35 @@ def test_one_core_is_given_back() -> None:
     with one_core():
         assert usable_cores() <= before
     assert usable_cores() == before
+
+
+def test_a_record_tells_the_commit_and_whether_files_besides_the_results_differ_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert source.commit() == "unknown"
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "kernel.py").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "one")
+    clean = source.commit()
+    assert len(clean) == 40
+    (tmp_path / source.RESULTS).mkdir(parents=True)
+    (tmp_path / source.RESULTS / "times.json").write_text("{}")
+    assert source.commit() == clean
+    (tmp_path / "kernel.py").write_text("2")
+    assert source.commit() == f"{clean} with changes"
+
+
+def test_every_recorder_tells_the_commit() -> None:
+    folder = source.ROOT / "benchmarks"
+    recorders = [path for path in folder.rglob("*.py") if "this_machine(" in path.read_text(encoding="utf-8")]
+    told = [path.read_text(encoding="utf-8") for path in recorders if path.name != "machine.py"]
+    assert told
+    assert all("commit()" in text or "run_record(" in text for text in told)

@@ -13,7 +13,7 @@ import torch
 import benchmarks.rivals.__main__ as command
 from benchmarks.demo.data import ImageData
 from benchmarks.fashion.networks import EncoderBlock, SmallViT
-from benchmarks.measuring.keeping import RESULTS, ROOT
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.rivals import few_parameters, protocol
 from benchmarks.rivals.images import FASHION_MNIST, split
 from benchmarks.rivals.learning import answers, misfit

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import benchmarks.zoo.__main__ as command
-from benchmarks.measuring.keeping import RESULTS, ROOT
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.zoo.architectures import ARCHITECTURES, SOURCES
 from benchmarks.zoo.child import BMRS, TORCH_PRUNING, measured, one_line
 from benchmarks.zoo.measurement import grouped

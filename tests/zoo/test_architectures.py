@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measuring.keeping import RESULTS, ROOT
+from benchmarks.measuring.source import RESULTS, ROOT
 from benchmarks.zoo.child import BMRS
 from benchmarks.zoo.measurement import parameters_of, shrink
 from benchmarks.zoo.randomness import mask
