@@ -96,6 +96,13 @@ class MultiplicativeNoise(nn.Module):
         self.drawing: DrawingTogether | None = None
         self._expectation: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
+    def reset_parameters(self) -> None:
+        """Begin anew: μ = 0, log σ = −5, nothing pruned; what ``to_empty`` leaves has no values at all."""
+        with torch.no_grad():
+            self.mu.fill_(INITIAL_MU)
+            self.log_sigma.fill_(INITIAL_LOG_SIGMA)
+            self.mask.fill_(1)
+
     @property
     def num_structures(self) -> int:
         """Number of structures, the pruned ones included."""

@@ -128,7 +128,8 @@ def check_has_values(model: nn.Module) -> None:
     if empty is not None:
         raise ValueError(
             f"{type(model).__name__} has no values, {empty!r} is on the meta device, so it can't be run: "
-            "give it some first, by to_empty(device=...) and load_state_dict, or load_pruned"
+            "give it some first, by to_empty(device=...) and load_state_dict, or load_pruned. Plans take it "
+            "without: plan_insertion, plan_compaction"
         )
 
 

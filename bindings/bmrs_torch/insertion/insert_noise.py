@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from bmrs_kernels.contract import Share
+from bmrs_torch.channels.values import is_without_values, with_values
 from bmrs_torch.channels.weights import BATCH_NORMS, activation_axis, is_weighted
 from bmrs_torch.distributed.sharding import is_divided
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
@@ -52,9 +53,11 @@ def plan_insertion(
     Parameters
     ----------
     model : nn.Module
-        Any model.
+        Any model. One without values, on the meta device or of fake tensors, is planned for by its shapes: it
+        is followed with values that take next to no room, and what the plan promises isn't tried.
     example_inputs : Tensor, tuple, list or dict
-        One input, positional inputs, or keyword inputs, on which the model is run.
+        One input, positional inputs, or keyword inputs, on which the model is run. Of a model without values
+        it may have none either.
     where : str, sequence of str or callable
         As for :func:`insert_noise`.
     must_fold : bool
@@ -85,10 +88,16 @@ def plan_insertion(
     model = whole(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     with Progress(5, "places for noise") as progress:
+        without = is_without_values(model)
+        if without:
+            model, example_inputs = with_values(model, example_inputs)
         search = Search(model, example_inputs)
         progress.advance(1)
         plan = _planned(search, model, example_inputs, where, preset)
         progress.advance(1)
+        if without:
+            progress.advance(3)
+            return plan
         must_go = preset in _REMOVABLE
         return rehearsed(plan, model, example_inputs, progress, must_go=must_go, must_fold=must_fold)
 

@@ -15,6 +15,7 @@ from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import FollowedNetwork, follow
 from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.channels.trace import Balance
+from bmrs_torch.channels.values import is_without_values, with_values
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.wrapping import whole
 
@@ -88,7 +89,8 @@ def plan_compaction(
     Parameters
     ----------
     model : nn.Module
-        A model with noise layers; it is left as it is. Of a wrapped one, what is inside is meant.
+        A model with noise layers; it is left as it is. Of a wrapped one, what is inside is meant. One without
+        values, on the meta device or of fake tensors, is planned for by its shapes; the masks need values.
     example_inputs : Tensor, tuple, list or dict
         One input, positional inputs, or keyword inputs, on which the model is run.
     training_step : callable, optional
@@ -117,6 +119,8 @@ def plan_compaction(
     """
     noise_layers(model)
     model = whole(model)
+    if is_without_values(model):
+        model, example_inputs = with_values(model, example_inputs)
     selection = select(model, example_inputs, training_step=training_step)
     return selection.plan(selection.removable)
 
