@@ -152,19 +152,24 @@ def test_the_worst_errors_are_those_of_the_table() -> None:
     assert f"{worst('Var[θ]'):.0f} eps·κ on one" in " ".join(text("docs/explanation/numerics.md").split())
 
 
-def told_of(cell: Cell, rivals: Record) -> str:
-    """Accuracy in per cent as on the page of rivals, and over how many seeds."""
-    points = [100 * line["test_accuracy"] for line in outcome(cell, rivals).lines.values()]
+def told_of(method: str, rivals: Record) -> tuple[str, str, int]:
+    """Accuracy in per cent as on the page of rivals, the parameters left, and over how many seeds."""
+    lines = outcome(Cell("resnet", method, 0.2, 6), rivals).lines.values()
+    points = [100 * line["test_accuracy"] for line in lines]
     spread = f" ± {statistics.stdev(points):.2f}" if len(points) > 1 else ""
-    seeds = "one seed" if len(points) == 1 else f"{len(points)} seeds"
-    return f"{statistics.fmean(points):.2f}{spread} % ({seeds})"
+    left = statistics.fmean(100 * line["parameters_left"] for line in lines)
+    return f"{statistics.fmean(points):.2f}{spread} %", f"{left:.1f} %", len(points)
 
 
 def test_the_readme_tells_of_rivals_speed_and_accuracy_what_was_measured() -> None:
     rivals = Record(RESULTS / "rivals.jsonl", "Fashion-MNIST")
-    ours, taylor = (told_of(Cell("resnet", method, 0.2, 6), rivals) for method in ("bmrs", "taylor"))
+    (ours, our_size, seeds), (taylor, size, same) = (told_of(name, rivals) for name in ("bmrs", "taylor"))
     rows = table("README.md", "measured")
-    assert rows["rivals"][1] == f"BMRS {ours}; Torch-Pruning by Taylor scores {taylor}"
+    assert seeds == same
+    assert rows["rivals"][1] == (
+        f"BMRS {ours}, with {our_size} of the parameters; Torch-Pruning by Taylor scores {taylor}, with {size}; "
+        f"{seeds} seeds"
+    )
     timing = next(
         one for one in record("arrays_speed_cpu.json")["timings"] if one["function"] == "delta_f_normal"
     )
