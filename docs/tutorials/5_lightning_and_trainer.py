@@ -24,9 +24,8 @@ from bmrs_torch.integrations import transformers as for_trainer
 
 torch.manual_seed(0)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-warnings.filterwarnings(
-    "ignore", module="lightning"
-)  # about workers and loggers that this page doesn't need
+# About workers and loggers that this page doesn't need.
+warnings.filterwarnings("ignore", module="lightning")
 
 # %%
 # Lightning
