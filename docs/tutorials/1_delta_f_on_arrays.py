@@ -119,31 +119,18 @@ print("delta_f_uniform    ", delta_f_uniform(mu, sigma))
 # rule SNR = 1.
 
 m = np.linspace(-22, 4, 261)
-s = np.geomspace(1e-2, 100, 241)[:, None]
-evidence = delta_f_normal(m, s)
-shown = plt.contourf(
-    m,
-    s[:, 0],
-    np.sign(evidence) * np.log10(1 + abs(evidence)),
-    levels=30,
-    cmap="RdBu_r",
-)
+s = np.geomspace(1e-2, 100, 241)
+evidence = delta_f_normal(m, s[:, None])
+magnitude = np.sign(evidence) * np.log10(1 + abs(evidence))
+shown = plt.contourf(m, s, magnitude, levels=30, cmap="RdBu_r")
 plt.colorbar(shown, label="sign(ΔF) · log₁₀(1 + |ΔF|)")
-plt.contour(
-    m,
-    s[:, 0],
-    evidence,
-    levels=[-0.9189385],
-    colors="black",
-    linewidths=1.5,
-    linestyles="solid",
-)
-plt.contour(m, s[:, 0], snr(m, s), levels=[1.0], colors="white", linewidths=1.5)
+solid = {"linewidths": 1.5, "linestyles": "solid"}
+plt.contour(m, s, evidence, levels=[-0.9189385], colors="black", **solid)
+plt.contour(m, s, snr(m, s[:, None]), levels=[1.0], colors="white", **solid)
 plt.plot(mu, sigma, "kx")
-for name, x_mark, y_mark in zip(names, mu, sigma, strict=True):
-    plt.annotate(
-        name, (x_mark, y_mark), xytext=(5, 5), textcoords="offset points"
-    )
+offset = {"xytext": (5, 5), "textcoords": "offset points"}
+for name, *place in zip(names, mu, sigma, strict=True):
+    plt.annotate(name, place, **offset)
 plt.yscale("log")
 plt.xlabel("μ")
 plt.ylabel("σ")

@@ -61,14 +61,11 @@ def loss(net, batch):
 
 def accuracy(net, data=validation):
     """Share of images that are told right."""
+    inputs, answers = data.tensors
     net.eval()
     with torch.no_grad():
-        return (
-            (net(data.tensors[0]).argmax(1) == data.tensors[1])
-            .double()
-            .mean()
-            .item()
-        )
+        right = net(inputs).argmax(1) == answers
+    return right.double().mean().item()
 
 
 trained = network()
