@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": ("matplotlib", "written_figures.scraper"),
     "abort_on_example_error": True,
+    "run_stale_examples": True,  # what they print is what the package does now
     "download_all_examples": False,
     "remove_config_comments": True,
     "show_signature": False,

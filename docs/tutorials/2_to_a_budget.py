@@ -3,10 +3,10 @@ A trained network, to a budget
 ==============================
 
 There is a trained network, and it should cost a third.
-:func:`~bmrs_torch.prune_trained` does that in one call: noise for a short while,
-structures go little by little in the order of evidence lost per cost saved, then the
-smaller network recovers. Needs scikit-learn for its images of digits, and matplotlib:
-``pip install '.[demo]'``.
+:func:`~bmrs_torch.prune_trained` does that in one call: noise for a short
+while, structures go little by little in the order of evidence lost per cost
+saved, then the smaller network recovers. Needs scikit-learn for its images of
+digits, and matplotlib: ``pip install '.[demo]'``.
 """
 
 import torch
@@ -22,8 +22,8 @@ torch.manual_seed(0)
 # %%
 # A trained network
 # -----------------
-# 1,797 images of 8×8 pixels: a part to train on, a part to choose by, a part that is
-# looked at once.
+# 1,797 images of 8×8 pixels: a part to train on, a part to choose by, a part
+# that is looked at once.
 
 images, labels = load_digits(return_X_y=True)
 images = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16
@@ -61,11 +61,11 @@ def loss(net, batch):
 
 def accuracy(net, data=validation):
     """Share of images that are told right."""
+    inputs, answers = data.tensors
     net.eval()
     with torch.no_grad():
-        return (
-            (net(data.tensors[0]).argmax(1) == data.tensors[1]).double().mean().item()
-        )
+        right = net(inputs).argmax(1) == answers
+    return right.double().mean().item()
 
 
 trained = network()
@@ -81,8 +81,8 @@ print(f"validation accuracy {accuracy(trained):.1%}")
 # %%
 # One call
 # --------
-# The budget is a part of the multiply-adds. ``validate`` chooses the best epoch:
-# never give it the test images.
+# The budget is a part of the multiply-adds. ``validate`` chooses the best
+# epoch: never give it the test images.
 
 found = prune_trained(
     trained,
@@ -116,21 +116,27 @@ print(comparison)
 draw_layers(comparison, "layers.png")
 
 # %%
-# And by what it was decided. Blue was kept, orange went. Under a budget there is no
-# line: what goes is what loses least evidence *for the work it saves*, so a structure
-# with a ΔF far below 0 may go if it is dear, and one near 0 may stay if it costs next
-# to nothing.
+# And by what it was decided. Blue was kept, orange went. Under a budget there
+# is no line: what goes is what loses least evidence *for the work it saves*, so
+# a structure with a ΔF far below 0 may go if it is dear, and one near 0 may
+# stay if it costs next to nothing.
 
 draw_evidence(found.decision, "evidence.png")
 
 # %%
-# A budget can limit several things at once, ``Budget(macs=0.5, bytes="40 kB")``, or a
-# measured time, ``latency="5 ms"``. What can't be reached is said, with the least
-# that can and what stands in the way, and nothing is changed then:
+# A budget can limit several things at once, ``Budget(macs=0.5, bytes="40
+# kB")``, or a measured time, ``latency="5 ms"``. What can't be reached is said,
+# with the least that can and what stands in the way, and nothing is changed
+# then:
 
 try:
     prune_trained(
-        trained, batches, loss, budget=Budget(parameters=0.001), epochs=1, lr=0.005
+        trained,
+        batches,
+        loss,
+        budget=Budget(parameters=0.001),
+        epochs=1,
+        lr=0.005,
     )
 except ValueError as error:
     print(error)

@@ -2,9 +2,9 @@
 Lightning and the Trainer
 =========================
 
-Where a framework owns the loop, a callback does what :class:`~bmrs_torch.Pruner` does
-in your own. Needs both frameworks, and matplotlib: ``pip install
-'.[report,integrations]'``.
+Where a framework owns the loop, a callback does what
+:class:`~bmrs_torch.Pruner` does in your own. Needs both frameworks, and
+matplotlib: ``pip install '.[report,integrations]'``.
 """
 
 import logging
@@ -24,16 +24,15 @@ from bmrs_torch.integrations import transformers as for_trainer
 
 torch.manual_seed(0)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-warnings.filterwarnings(
-    "ignore", module="lightning"
-)  # about workers and loggers that this page doesn't need
+# About workers and loggers that this page doesn't need.
+warnings.filterwarnings("ignore", module="lightning")
 
 # %%
 # Lightning
 # ---------
 # The module puts the noise in itself and gives its optimizer the groups of
-# :func:`~bmrs_torch.parameter_groups`. Its loss stays as it is: the callback adds the
-# divergence's gradient.
+# :func:`~bmrs_torch.parameter_groups`. Its loss stays as it is: the callback
+# adds the divergence's gradient.
 
 x = torch.randn(2000, 16)
 y = (x[:, 0] * x[:, 1] > 0).long()  # two of sixteen inputs matter
@@ -72,25 +71,29 @@ trainer = lightning.Trainer(
     enable_progress_bar=False,
     enable_model_summary=False,
 )
-trainer.fit(Classifier(), DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True))
+trainer.fit(
+    Classifier(), DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True)
+)
 smaller = callback.pruner.finish(x[:32])
 print(smaller)
-print(
-    f"accuracy {(smaller(x).argmax(1) == y).double().mean():.1%} on its training data"
-)
+accuracy = (smaller(x).argmax(1) == y).double().mean()
+print(f"accuracy {accuracy:.1%} on its training data")
 
 # %%
-# A logger gets ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and more after each
-# epoch, and callbacks such as early stopping can watch them. Checkpoints hold the
-# pruner's state, so that a run that is resumed goes on where it was.
+# A logger gets ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and more after
+# each epoch, and callbacks such as early stopping can watch them. Checkpoints
+# hold the pruner's state, so that a run that is resumed goes on where it was.
 
-print({name: round(value, 3) for name, value in callback.pruner.scalars().items()})
+print(
+    {name: round(value, 3) for name, value in callback.pruner.scalars().items()}
+)
 
 # %%
 # The Trainer of Hugging Face
 # ---------------------------
-# It trains whatever module gives a loss; the page before this one has a BERT. The
-# noise is put in before the Trainer is made, and the optimizer is given to it.
+# It trains whatever module gives a loss; the page before this one has a BERT.
+# The noise is put in before the Trainer is made, and the optimizer is given to
+# it.
 
 
 class WithLoss(nn.Module):
@@ -103,7 +106,10 @@ class WithLoss(nn.Module):
     def forward(self, x, labels):
         """Loss and answers of a minibatch."""
         logits = self.net(x)
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        return {
+            "loss": nn.functional.cross_entropy(logits, labels),
+            "logits": logits,
+        }
 
 
 data = [{"x": row, "labels": label} for row, label in zip(x, y, strict=True)]
@@ -138,7 +144,9 @@ print(callback.pruner.finish(example).net)
 
 told = [entry for entry in trainer.state.log_history if "bmrs/kept" in entry]
 plt.plot(
-    [entry["epoch"] for entry in told], [entry["bmrs/kept"] for entry in told], "o-"
+    [entry["epoch"] for entry in told],
+    [entry["bmrs/kept"] for entry in told],
+    "o-",
 )
 plt.xlabel("epoch")
 plt.ylabel("structures kept")

@@ -157,7 +157,21 @@ def as_budget(budget: Any) -> Budget:
 
 
 class BudgetError(ValueError):
-    """A budget is out of reach; the message says what is within it, and what stays and why."""
+    """A budget is out of reach; the message says what is within it, and what stays and why.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import BudgetError, insert_noise, prune
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
+    >>> try:
+    ...     prune(model, budget={"parameters": 5}, example_inputs=x)
+    ... except BudgetError as error:
+    ...     print(str(error).partition(":")[0])
+    the budget of at most 5 parameters is out of reach
+    """
 
 
 def _limit(name: str, amount: Any) -> Limit:

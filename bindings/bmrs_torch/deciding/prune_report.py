@@ -36,6 +36,17 @@ class LayerPruning:
         How many structures this call pruned.
     spared : int or None
         A structure kept only because a layer must keep one, or None.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import insert_noise, prune
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
+    >>> layer = prune(model, criterion="random", amount=0.34).layers[0]
+    >>> layer.name, layer.pruned_now, int(layer.kept.sum())
+    ('0.noise', 1, 2)
     """
 
     name: str
@@ -75,6 +86,17 @@ class PruneReport:
         it as they are judged together. None where an amount decided.
     spending : Spending or None
         Where a budget decided, what it came to.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import insert_noise, prune
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
+    >>> report = prune(model)  # nothing has been learnt, so nothing goes
+    >>> report.rule, report.num_kept
+    ('prune where ΔF_N ≥ -0.9189', 3)
     """
 
     rule: str

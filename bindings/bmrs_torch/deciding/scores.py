@@ -40,6 +40,16 @@ class Scores(Mapping[str, "NDArray[np.float64]"]):
         Its name, symbol and direction.
     by_layer : dict of str to ndarray of float64
         The scores, those of structures pruned before too.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import insert_noise, scores
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> found = scores(insert_noise(model, torch.ones(2, 4)), "bmrs_n")
+    >>> found.criterion.symbol, found["0.noise"].shape
+    ('ΔF_N', (3,))
     """
 
     criterion: Criterion

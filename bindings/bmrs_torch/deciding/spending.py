@@ -26,6 +26,17 @@ class Spending:
     measured : bool
         Whether `reached` was measured on a network that was really made smaller; else it is predicted, as
         on the way to a budget that is met in several steps.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import Budget, insert_noise, prune
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
+    >>> spending = prune(model, budget=Budget(parameters=20), example_inputs=x).spending
+    >>> spending.before, spending.reached
+    ({'parameters': 23.0}, {'parameters': 16.0})
     """
 
     budget: Budget

@@ -27,6 +27,16 @@ class Placement:
         Layers with the same name here share one noise layer; none for "".
     state : bool
         Whether it lies on the state of a recurrent layer, which takes that itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import plan_insertion
+    >>> plan = plan_insertion(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4))
+    >>> place = plan.placements[0]
+    >>> place.name, place.num_structures, place.axis
+    ('0', 3, -1)
     """
 
     name: str
@@ -58,7 +68,17 @@ def axis_of_structures(axis: int, block: int) -> int:
 
 @dataclass(frozen=True)
 class InsertionPlan:
-    """Where :func:`insert_noise` puts noise, and which layers it passes over and why."""
+    """Where :func:`insert_noise` puts noise, and which layers it passes over and why.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import plan_insertion
+    >>> plan = plan_insertion(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4))
+    >>> plan.passed_over
+    (('2', "it is the model's output"),)
+    """
 
     placements: tuple[Placement, ...]
     passed_over: tuple[tuple[str, str], ...]

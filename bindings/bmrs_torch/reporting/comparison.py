@@ -29,6 +29,15 @@ class Cost:
         Most bytes of activations at once in it.
     metrics : dict of str to float
         What the user measures.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import report
+    >>> cost = report(nn.Linear(8, 4), nn.Linear(8, 2), torch.ones(16, 8), seconds=0.01).before
+    >>> cost.parameters, cost.macs
+    (36, 512)
     """
 
     parameters: int
@@ -53,6 +62,15 @@ class LayerChange:
         Entries of its own parameters.
     macs_before, macs_after : int
         Multiply-accumulates for the example inputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import report
+    >>> layer = report(nn.Linear(8, 4), nn.Linear(8, 2), torch.ones(16, 8), seconds=0.01).layers[0]
+    >>> layer.kind, layer.shape_before, layer.shape_after
+    ('Linear', (4, 8), (2, 8))
     """
 
     name: str
@@ -79,6 +97,15 @@ class Comparison:
         How many rounds there were.
     layers : tuple of LayerChange
         Every layer with parameters, in the order of the network before.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import report
+    >>> found = report(nn.Linear(8, 4), nn.Linear(8, 2), torch.ones(16, 8), seconds=0.01)
+    >>> len(found.layers), found.latency_rounds >= 5
+    (1, True)
     """
 
     before: Cost

@@ -48,6 +48,10 @@ def draw_sweep(sweep: Sweep, path: str | os.PathLike[str], *, title: str | None 
         Without matplotlib.
     TypeError
         For anything but a sweep.
+
+    Examples
+    --------
+    See :func:`sweep`.
     """
     if not isinstance(sweep, Sweep):
         raise TypeError(f"sweep must be what bmrs_torch.sweep found, got {described(sweep)}")

@@ -40,6 +40,19 @@ def draw_layers(
         Without matplotlib.
     ValueError
         If there is nothing to draw.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import draw_layers, report
+    >>> found = report(nn.Linear(8, 4), nn.Linear(8, 2), torch.ones(16, 8), seconds=0.01)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_layers(found, Path(folder) / "layers.png")
+    ...     (Path(folder) / "layers.png").exists()
+    True
     """
     if isinstance(what, PruneReport):
         unit = "structures"
@@ -65,7 +78,7 @@ def draw_layers(
             )
         axes.set(xlabel=f"{unit}, %", xlim=(0, 100), yticks=places, yticklabels=names)
         axes.invert_yaxis()
-        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, ncols=2)
+        axes.figure.legend(frameon=False, loc="outside lower center", ncols=2)
 
 
 def draw_evidence(
@@ -92,6 +105,20 @@ def draw_evidence(
         Without matplotlib.
     ValueError
         Without any decision.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import draw_evidence, insert_noise, prune
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     draw_evidence(prune(model), Path(folder) / "evidence.png")
+    ...     (Path(folder) / "evidence.png").exists()
+    True
     """
     reports = [decisions] if isinstance(decisions, PruneReport) else list(decisions)
     if not reports:

@@ -44,6 +44,10 @@ class SweepRow:
         Why there is no network.
     model : nn.Module or None
         The network, if there is one and it could be loaded; not in the JSON.
+
+    Examples
+    --------
+    See :func:`sweep`.
     """
 
     label: str
@@ -75,6 +79,10 @@ class Sweep:
         The unpruned network first, then a row for each setting in the order given.
     settings : dict
         What else decides the result, in plain values.
+
+    Examples
+    --------
+    See :func:`sweep`.
     """
 
     dial: str

@@ -18,7 +18,22 @@ Size = int | list[int]
 
 
 class LayoutError(ValueError):
-    """A network and the shapes it should take on do not fit."""
+    """A network and the shapes it should take on do not fit.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from torch import nn
+    >>> from bmrs_torch import LayoutError, load_pruned, save_pruned
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = save_pruned(nn.Linear(3, 2), Path(folder) / "small.safetensors")
+    ...     try:
+    ...         load_pruned(nn.Linear(1, 1), file)
+    ...     except LayoutError as error:
+    ...         print(str(error).partition(";")[0])
+    this Linear is not the network whose shapes it should take on
+    """
 
 
 @dataclass(frozen=True)

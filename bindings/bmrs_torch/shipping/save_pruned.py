@@ -29,7 +29,18 @@ _FORMAT = 1
 
 
 class ShippingError(ValueError):
-    """A network can't be saved, or a file can't be loaded into the network at hand."""
+    """A network can't be saved, or a file can't be loaded into the network at hand.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from bmrs_torch import ShippingError, save_pruned
+    >>> try:
+    ...     save_pruned(nn.Linear(3, 2), "small.pt")
+    ... except ShippingError as error:
+    ...     print(error)
+    path must end in .safetensors, got 'small.pt'
+    """
 
 
 def save_pruned(model: nn.Module, path: str | os.PathLike[str]) -> Path:

@@ -41,7 +41,19 @@ factor on a structure that hardly matters would do."""
 
 
 class NotFoldableError(ValueError):
-    """The factor of a noise layer can go neither into what comes before it nor into what comes after."""
+    """The factor of a noise layer can go neither into what comes before it nor into what comes after.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import MultiplicativeNoise, NotFoldableError, fold
+    >>> try:
+    ...     fold(nn.Sequential(MultiplicativeNoise(3), nn.Tanh()), torch.ones(2, 3))
+    ... except NotFoldableError as error:
+    ...     print(str(error).partition(":")[0])
+    noise layer '0' can't be folded
+    """
 
 
 def fold(

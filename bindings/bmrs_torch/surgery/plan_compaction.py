@@ -39,6 +39,18 @@ class LayerRemoval:
         Those to remove.
     retained : tuple of (int, str)
         Structures that are masked but have to stay, each with the reason.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import insert_noise, plan_compaction
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
+    >>> model[0].noise.mask[1] = 0
+    >>> layer = plan_compaction(model, x).layers[0]
+    >>> layer.name, layer.removed, layer.retained
+    ('0.noise', (1,), ())
     """
 
     name: str
@@ -63,6 +75,17 @@ class CompactionPlan:
     ----------
     layers : tuple of LayerRemoval
         Every noise layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import insert_noise, plan_compaction
+    >>> x = torch.ones(2, 4)
+    >>> model = insert_noise(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), x)
+    >>> model[0].noise.mask[1] = 0
+    >>> print(plan_compaction(model, x))
+    0.noise: remove 1 of 3
     """
 
     layers: tuple[LayerRemoval, ...]

@@ -80,6 +80,16 @@ class SeparateAttention(nn.Module):
     bias : bool
     batch_first : bool
         Whether samples come before positions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bmrs_torch import SeparateAttention
+    >>> widths = {"query_dim": 8, "key_dim": 8, "value_dim": 8, "output_dim": 8}
+    >>> attention = SeparateAttention(2, 4, **widths, dropout=0.0, bias=True, batch_first=True)
+    >>> x = torch.ones(3, 5, 8)
+    >>> attention(x, x, x)[0].shape
+    torch.Size([3, 5, 8])
     """
 
     in_proj_bias = None  # by which torch's transformer layers know that they can't fuse it

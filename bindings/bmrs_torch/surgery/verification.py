@@ -26,7 +26,22 @@ _EPSILONS = 8.0
 
 
 class SurgeryError(RuntimeError):
-    """Surgery would have changed what the model computes; the model was left as it was."""
+    """Surgery would have changed what the model computes; the model was left as it was.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from bmrs_torch import SurgeryError, insert_noise
+    >>> class Whimsical(nn.Sequential):
+    ...     def forward(self, x):
+    ...         return super().forward(x) + torch.randn(())
+    >>> try:
+    ...     insert_noise(Whimsical(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.ones(2, 4))
+    ... except SurgeryError as error:
+    ...     print("refused")
+    refused
+    """
 
 
 def relative_difference(model: nn.Module, other: nn.Module, example_inputs: Any) -> float:

@@ -63,6 +63,10 @@ class PostTrainingResult:
         included), "lr", "seconds", and with `validate` the "score"; the first is of the network just cut.
     score_before, score : float or None
         With `validate`, how good the network given was, and how good `model` is.
+
+    Examples
+    --------
+    See :func:`prune_trained`.
     """
 
     model: nn.Module
