@@ -33,7 +33,7 @@ from bmrs_torch import elbo_loss, noise_layers
 from tests.benchmarks.paper.small_files import write_idx
 
 # So that structures go within a few steps: rates a hundred times those of the paper, on a small network.
-QUICK = {"epochs": 5, "finetune_epochs": 2, "lr": 0.2, "batch": 8, "layers": 1, "width": 12}
+QUICK: dict[str, Any] = {"epochs": 5, "finetune_epochs": 2, "lr": 0.2, "batch": 8, "layers": 1, "width": 12}
 PLAIN = Run("fashion_mnist", "mlp", "bmrs_n", 0)
 
 
@@ -68,7 +68,7 @@ def test_what_runs_share_changes_nothing_to_the_bit(tmp_path: Path, data: Path) 
     training = Training(where.settings(PLAIN), split := images_for("mlp", images, seed=0))
     kept = []
     for epoch in range(QUICK["epochs"]):
-        training.epoch(epoch, int(QUICK["epochs"]))
+        training.epoch(epoch, QUICK["epochs"])
         rules.close(training.model, rules.superfluous(training.model, method("bmrs_n")))
         kept.append(int(rules.kept(training.model).sum()))
     assert found is not None
