@@ -4,13 +4,14 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 ZOO_ARGS ?=
 RIVALS_ARGS ?=
+PAPER_ARGS ?= all
 
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := .venv-zoo
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo docs test test-zoo zoo rivals lint format types imports wheel-test bench clean
+.PHONY: help demo docs test test-zoo zoo rivals paper lint format types imports wheel-test bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo 'make test-zoo     surgery on architectures of torchvision, timm and transformers'
 	@echo 'make zoo          the record of what can be pruned of all of them (hours; goes on where it was stopped)'
 	@echo 'make rivals       BMRS beside what people would pick instead (days; goes on where it was stopped; RIVALS_ARGS)'
+	@echo 'make paper        the tables and figures of the paper, made again (days; goes on where it was stopped; PAPER_ARGS)'
 	@echo 'make lint         ruff, format and rules;  make format applies them'
 	@echo 'make types        mypy, strict'
 	@echo 'make imports      the import contract'
@@ -54,6 +56,10 @@ $(VENV)/.docs-ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(call install,docs)
 	@touch $@ $(VENV)/.demo-ready
 
+$(VENV)/.paper-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,paper)
+	@touch $@
+
 $(VENV)/.dev-ready: pyproject.toml constraints.txt .ci/triton.txt | $(BIN)/python
 	$(call install,dev)
 	@$(BIN)/python -c 'import importlib.util as u; raise SystemExit(u.find_spec("triton") is None)' \
@@ -87,6 +93,9 @@ zoo: $(ZOO)/.ready
 
 rivals: $(ZOO)/.ready
 	PYTHONPATH=.:kernels:bindings OMP_NUM_THREADS=1 $(ZOO)/bin/python -m benchmarks.rivals $(RIVALS_ARGS)
+
+paper: $(VENV)/.paper-ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.paper $(PAPER_ARGS)
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff format --check .

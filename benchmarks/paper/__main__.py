@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmarks.paper.experiments import Run, experiments, runs_of
 from benchmarks.paper.results import DEFAULT_FOLDER, Results
-from benchmarks.paper.tables import DATASETS, FORMATS, NETWORKS, write
+from benchmarks.paper.tables import DATASETS, FORMATS, NETWORKS, variants, write
 
+VARIANTS = "variants"
 FIGURES = ("2", "3", "4", "5", "6", "7", "tolerance")
 
 
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, everything, status):
         _add_runs(command)
     table = add("table", "Print a table of the paper beside what was found here.")
-    table.add_argument("number", choices=("1", "2", "3", "4"))
+    table.add_argument("number", choices=("1", "2", "3", "4", VARIANTS))
     table.add_argument("--dataset", choices=DATASETS, help="default: all")
     table.add_argument("--format", choices=FORMATS, default="markdown")
     figure = add("figure", "Draw a figure of the paper from the results.")
@@ -141,12 +142,14 @@ def _table(options: argparse.Namespace, _arguments: Sequence[str]) -> int:
 
         print(write_times(f"table {options.number}", options.format, options.results), end="")
         return 0
-    name = f"table {options.number}"
-    own = experiments()["experiments"][name]["datasets"]
-    if options.dataset is not None and options.dataset not in own:
-        raise ValueError(f"table {options.number} has {', '.join(own)}, not {options.dataset}")
-    datasets = own if options.dataset is None else [options.dataset]
-    print(write(name, options.format, datasets, Results(options.results).read()), end="")
+    found = Results(options.results).read()
+    for name in variants() if options.number == VARIANTS else [f"table {options.number}"]:
+        own = experiments()["experiments"][name]["datasets"]
+        if options.dataset is not None and options.dataset not in own:
+            raise ValueError(f"{name} has {', '.join(own)}, not {options.dataset}")
+        if options.number == VARIANTS:
+            print(f"{name}:\n")
+        print(write(name, options.format, [options.dataset] if options.dataset else own, found))
     return 0
 
 

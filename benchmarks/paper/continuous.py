@@ -13,6 +13,7 @@ from benchmarks.paper import rules, scratch
 from benchmarks.paper.counting import compression
 from benchmarks.paper.data import Split
 from benchmarks.paper.experiments import Method
+from benchmarks.paper.networks import LARGE
 from benchmarks.paper.training import Training, evaluate
 from bmrs_torch import noise_layers, scores
 
@@ -75,9 +76,9 @@ def continuous(
 def _begun(
     training: Training, method: Method, folder: Path, number: int | None, weights: Path | None
 ) -> dict[str, Any]:
-    """The run after the first epoch in which it prunes; before, it is what nobody pruned."""
+    """The run after the first epoch in which it prunes: before, it is a network that nobody pruned."""
     state: dict[str, Any] = {"history": [], "best": None, "evidence": None}
-    if not training.noisy:
+    if not training.noisy or training.settings["network"] in LARGE:  # too large to keep after each epoch
         return state
     unpruned = scratch.Unpruned(training.settings, training.split, folder, weights)
     last = training.settings["epochs"]

@@ -31,7 +31,7 @@ class Energy:
 
             # The country decides the CO2 only, which isn't recorded.
             self.tracker = OfflineEmissionsTracker(
-                country_iso_code="DNK", save_to_file=False, log_level="critical", allow_multiple_runs=True
+                country_iso_code="DNK", output_methods=[], log_level="critical", allow_multiple_runs=True
             )
 
     def __enter__(self) -> Energy:

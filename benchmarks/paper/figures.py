@@ -63,10 +63,9 @@ def draw_curves(dataset: str, found: Found, path: Path, *, gradient: bool) -> No
                 _band(row[0], [r["curves"][name] for r in results], name, results)
             for name in _MARKED:
                 _mark(row[0], results, name)
-            seeds = f"{number} seed{'s' if number > 1 else ''}"
-            row[0].set(
-                title=f"{NETWORKS[network]}, mean of {seeds} ± standard deviation", ylabel="Accuracy %"
-            )
+            row[0].plot([], [], "o", color="white", mec="black", label="Where a rule stops")
+            spread = "" if number == 1 else ", mean ± standard deviation"
+            row[0].set(title=f"{NETWORKS[network]}, {_seeds(number)}{spread}", ylabel="Accuracy %")
             row[0].legend(fontsize=7, loc="lower left", frameon=False)
             _near_the_marks(row[1], results)
             row[1].set(title="Where each rule stops, and SNR's curve near it")
@@ -85,6 +84,10 @@ def _curves(dataset: str, found: Found) -> dict[str, Results]:
     return {network: held[network] for network in NETWORKS if network in held}
 
 
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' if number > 1 else ''}"
+
+
 def _share(result: Mapping[str, Any], point: Mapping[str, Any]) -> float:
     return 100 * float(point["gone"]) / len(result["delta_f_n"])
 
@@ -97,7 +100,9 @@ def _band(axis: Any, curves: Sequence[Sequence[Mapping[str, Any]]], name: str, r
     x = [_share(results[0], point) for point in curves[0][:levels]]
     accuracy = np.array([[point["accuracy"] for point in curve[:levels]] for curve in curves])
     mean, deviation = accuracy.mean(0), accuracy.std(0, ddof=1) if len(curves) > 1 else 0 * accuracy[0]
-    axis.plot(x, mean, color=COLOURS[name], lw=1.4, label=method(name).title)
+    # E[θ] and SNR nearly agree: dashes let the other be seen below.
+    style = "--" if name == "mean" else "-"
+    axis.plot(x, mean, style, color=COLOURS[name], lw=1.4, label=method(name).title)
     axis.fill_between(x, mean - deviation, mean + deviation, color=COLOURS[name], alpha=0.15, lw=0)
 
 
@@ -178,7 +183,7 @@ def draw_correlations(dataset: str, found: Found, path: Path) -> None:
             for (i, j), value in np.ndenumerate(rho):
                 colour = "white" if abs(value) > 0.6 else "black"
                 axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-            axis.set_title(f"{NETWORKS[network]}, {len(results)} seed{'s' if len(results) > 1 else ''}")
+            axis.set_title(f"{NETWORKS[network]}, {_seeds(len(results))}")
             axis.spines[:].set_visible(False)
 
 
@@ -207,8 +212,8 @@ def draw_sweep(dataset: str, found: Found, path: Path) -> None:
                 panel.errorbar(bits, mean, deviation, fmt="o-", color=colour, ms=4, lw=1.2, capsize=2)
                 panel.set_ylabel(label, color=colour)
             count.spines["right"].set_visible(True)
-            seeds = [len(by_p1[p1]) for p1 in bits]
-            axis.set(title=f"{NETWORKS[network]}, {min(seeds)} to {max(seeds)} seeds", xlabel="p1, bits")
+            fewest = min(len(by_p1[p1]) for p1 in bits)
+            axis.set(title=f"{NETWORKS[network]}, at least {_seeds(fewest)}", xlabel="p1, bits")
 
 
 def _is_plain(run: Run) -> bool:
@@ -233,9 +238,7 @@ def draw_tolerance(dataset: str, found: Found, path: Path) -> None:
             axis.set_xlim(0, max(tolerance))
             axis.axvline(-float(method("bmrs_n").limit or 0), color="black", lw=0.8, ls=":")
             axis.text(0.9, 0.03, "½ log 2π", transform=axis.get_xaxis_transform(), ha="right", fontsize=8)
-            number = len(results)
-            seeds = f"{number} seed{'s' if number > 1 else ''}"
-            axis.set(title=f"{NETWORKS[network]}, {seeds}", xlabel="Tolerance, nats")
+            axis.set(title=f"{NETWORKS[network]}, {_seeds(len(results))}", xlabel="Tolerance, nats")
 
 
 def _with_band(

@@ -68,7 +68,7 @@ def large(network: str, classes: int, weights: str, file: Path | None) -> nn.Mod
     Parameters
     ----------
     network : {"resnet50", "vit"}
-        Of torchvision or of timm, where that is installed; else written here, for random weights.
+        With random weights written here; else torchvision's or timm's.
     classes : int
         Of the new last layer.
     weights : str
@@ -81,13 +81,13 @@ def large(network: str, classes: int, weights: str, file: Path | None) -> nn.Mod
     WeightsError
         If the zoo is missing where it is needed, or the weights can't be had or don't fit.
     """
-    if find_spec(_ZOOS[network]) is None:
-        if weights != RANDOM:
-            raise WeightsError(
-                f"weights {weights!r} are for the {network} of {_ZOOS[network]}, which isn't installed: "
-                f"`pip install {_ZOOS[network]}`, or take --weights random"
-            )
+    if weights == RANDOM:
         return ResNet50(classes) if network == "resnet50" else ViT(classes)
+    if find_spec(_ZOOS[network]) is None:
+        raise WeightsError(
+            f"weights {weights!r} are for the {network} of {_ZOOS[network]}, which isn't installed: "
+            f"`pip install {_ZOOS[network]}`, or take --weights random"
+        )
     try:
         model = _of_zoo(network, classes, pretrained=weights == PRETRAINED)
         if file is not None:

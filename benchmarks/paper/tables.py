@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 
 from benchmarks.paper.experiments import experiments, method, runs_of
-from benchmarks.paper.summary import Cell, Found, Mean, cell
+from benchmarks.paper.summary import Cell, Found, Mean, cell, published
 
 NETWORKS = {"mlp": "MLP", "lenet5": "LeNet-5", "resnet50": "ResNet-50", "vit": "ViT-B/16"}
 DATASETS = {
@@ -43,7 +43,7 @@ def cells(table: str, datasets: Sequence[str], found: Found) -> dict[str, list[C
     plain = {(run.dataset, run.network, run.method): run for run in runs_of(table) if run.seed == 0}
     return {
         dataset: [
-            cell(table, plain[dataset, network, name], found)
+            cell(table if table in published() else "table 1", plain[dataset, network, name], found)
             for network in said["networks"]
             for name in names
             if (dataset, network, name) in plain
@@ -52,13 +52,18 @@ def cells(table: str, datasets: Sequence[str], found: Found) -> dict[str, list[C
     }
 
 
+def variants() -> list[str]:
+    """Experiments that differ from Table 1 in how the networks are trained."""
+    return [name for name, said in experiments()["experiments"].items() if said.get("variant")]
+
+
 def write(table: str, form: str, datasets: Sequence[str], found: Found) -> str:
     """A table as text.
 
     Parameters
     ----------
     table : str
-        ``"table 1"`` or ``"table 2"``.
+        ``"table 1"``, ``"table 2"`` or one of :func:`variants`, which stand beside the paper's Table 1.
     form : {"markdown", "latex", "csv"}
         Of the text. CSV has numbers alone, means and deviations in columns of their own.
     datasets : sequence of str
