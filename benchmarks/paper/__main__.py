@@ -12,6 +12,7 @@ from benchmarks.paper.results import DEFAULT_FOLDER, Results
 from benchmarks.paper.tables import DATASETS, FORMATS, NETWORKS, variants, write
 
 VARIANTS = "variants"
+_DESCRIPTION = "The tables and figures of the BMRS paper, made again."
 FIGURES = ("2", "3", "4", "5", "6", "7", "tolerance")
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -52,9 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     run = add("run", "Do the runs of some experiments that are missing; what is done is skipped.")
-    run.add_argument(
-        "experiments", nargs="+", choices=list(experiments()["experiments"]), metavar="EXPERIMENT"
-    )
+    names = list(experiments()["experiments"])
+    told = ", ".join(f"'{name}'" for name in names)
+    told += "; 'figure 5' has what Figures 2, 3, 6 and 7 and 'tolerance' are drawn from"
+    run.add_argument("experiments", nargs="+", choices=names, metavar="EXPERIMENT", help=told)
     everything = add("all", "Do all runs for which there are data, then write all tables and figures.")
     status = add("status", "Say what is done, what is missing and about how long that will take.")
     for command in (run, everything, status):
@@ -78,7 +80,7 @@ def _add_runs(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--networks", nargs="+", choices=NETWORKS)
     add("--datasets", nargs="+", choices=DATASETS)
-    add("--methods", nargs="+")
+    add("--methods", nargs="+", help="by their names in benchmarks/paper/experiments.json")
     add("--seeds", nargs="+", type=int, help="which (default: as many as the paper)")
     add("--data", type=Path, help="folder with a folder for each data set (default: what BMRS_DATA names)")
     add("--scratch", type=Path, default=Path("runs/paper"), help="for what resumes (default: %(default)s)")

@@ -14,6 +14,9 @@ from typing import Any
 from benchmarks.paper.experiments import Run
 
 Found = Sequence[tuple[Run, Mapping[str, Any]]]
+PRINTED = 0.005
+"""By how much the paper's figures, of two decimals, are rounded."""
+
 _PUBLISHED = Path(__file__).with_name("published.json")
 
 
@@ -33,7 +36,7 @@ class Mean:
         """Whether two means lie within two standard deviations, both taken together; None without both."""
         if self.deviation is None or other.deviation is None:
             return None
-        return abs(self.value - other.value) <= 2 * math.hypot(self.deviation, other.deviation)
+        return abs(self.value - other.value) <= 2 * math.hypot(self.deviation, other.deviation) + PRINTED
 
 
 @dataclass(frozen=True)

@@ -97,14 +97,26 @@ def text(mean: Mean | None, sign: str = " ± ") -> str:
     return f"{mean.value:.2f}" + ("" if mean.deviation is None else f"{sign}{mean.deviation:.2f}")
 
 
-def _row(cell: Cell) -> list[str]:
+def _best(rows: Sequence[Cell]) -> set[tuple[str, str]]:
+    """Of each network the method, of those that compress, with the best accuracy: it is set in bold."""
+    found: dict[str, Cell] = {}
+    for held in rows:
+        if held.method == "none" or held.accuracy is None:
+            continue
+        best = found.get(held.network)
+        if best is None or best.accuracy is None or held.accuracy.value > best.accuracy.value:
+            found[held.network] = held
+    return {(held.network, held.method) for held in found.values()}
+
+
+def _row(cell: Cell, *, best: bool) -> list[str]:
     near = within(cell)
     return [
         NETWORKS[cell.network],
         method(cell.method).title,
         str(cell.seeds or _MISSING),
         text(cell.published_count),
-        text(cell.accuracy),
+        f"**{text(cell.accuracy)}**" if best else text(cell.accuracy),
         text(cell.paper_count),
         text(cell.paper_accuracy),
         _MISSING if near is None else "yes" if near else "no",
@@ -122,7 +134,11 @@ def _markdown(held: dict[str, list[Cell]]) -> str:
     lines: list[str] = []
     for dataset, rows in held.items():
         lines += [f"**{DATASETS[dataset]}**", ""]
-        body = [list(_HEADER), *map(_row, rows)]
+        best = _best(rows)
+        body = [
+            list(_HEADER),
+            *(_row(held_cell, best=(held_cell.network, held_cell.method) in best) for held_cell in rows),
+        ]
         widths = [max(len(line[column]) for line in body) for column in range(len(_HEADER))]
         aligned = [
             "| " + " | ".join(w.ljust(n) for w, n in zip(line, widths, strict=True)) + " |" for line in body
@@ -143,8 +159,11 @@ def _latex(held: dict[str, list[Cell]]) -> str:
             r"Network & Method & Seeds & Comp.\ (\%) & Acc. & Paper: comp.\ (\%) & Acc. & Removed (\%) \\",
             r"\midrule",
         ]
+        best = _best(rows)
         for held_cell in rows:
             printed = ["--" if mean is None else f"${text(mean, _PLUS_MINUS)}$" for mean in held_cell.means]
+            if (held_cell.network, held_cell.method) in best:
+                printed[1] = rf"$\mathbf{{{printed[1].strip('$')}}}$"
             name = _tex(method(held_cell.method).title)
             seeds = str(held_cell.seeds or "--")
             lines.append(" & ".join([NETWORKS[held_cell.network], name, seeds, *printed]) + r" \\")

@@ -82,9 +82,9 @@ def test_the_three_forms_of_a_table_say_the_same() -> None:
     found = [(replace(PLAIN, seed=seed), result(84 + seed, 92 + seed)) for seed in range(3)]
     texts = {form: tables.write("table 1", form, ["fashion_mnist"], found) for form in tables.FORMATS}
     (row,) = [line for line in texts["markdown"].splitlines() if "| BMRS_N  " in line and "MLP" in line]
-    assert "93.00 ± 1.00 | 85.00 ± 1.00" in row
+    assert "93.00 ± 1.00 | **85.00 ± 1.00** |" in row
     assert "93.20 ± 0.66" in row
-    assert r"BMRS$_\mathcal{N}$ & 3 & $93.00 \pm 1.00$ & $85.00 \pm 1.00$" in texts["latex"]
+    assert r"BMRS$_\mathcal{N}$ & 3 & $93.00 \pm 1.00$ & $\mathbf{85.00 \pm 1.00}$" in texts["latex"]
     rows = {(r["network"], r["method"]): r for r in csv.DictReader(io.StringIO(texts["csv"]))}
     ours = rows["mlp", "bmrs_n"]
     assert [float(ours[name]) for name in ("compression", "accuracy_sd", "paper_accuracy")] == [93, 1, 84.99]
@@ -169,6 +169,16 @@ def test_times_are_told_as_ratios_beside_the_papers_range(tmp_path: Path) -> Non
     assert "| MLP | MNIST | 3.00× | 8.20–8.31× | 1.25× | 1.56–1.60× |" in text
     with pytest.raises(times.NoTimesError, match="no network of table 4"):
         times.write("table 4", "markdown", tmp_path)
+
+
+def test_what_is_timed_can_be_told(tmp_path: Path) -> None:
+    from benchmarks.paper.timing import measure
+
+    measure(["mlp"], 0.01, tmp_path, {"commit": "none"})
+    lines = times.write("table 3", "csv", tmp_path).splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == ["MNIST", "Fashion-MNIST", "CIFAR-10"]
+    for row in json.loads((tmp_path / times.FILE).read_text())["rows"]:
+        assert all(value > 0 for part in ("training", "inference") for value in row[part].values())
 
 
 @pytest.mark.parametrize(
