@@ -1,4 +1,4 @@
-"""What ``bmrs_torch.warm`` compiles, part by part: a process of its own runs this, with a cache of its own."""
+"""What ``bmrs_torch.warm`` compiles, part by part: run in a process with a cache of its own."""
 
 from __future__ import annotations
 
