@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: the noise layer against its rivals; ``… training-step``: whole training steps."""
+"""``python -m benchmarks``: the noise layer against its rivals.
+
+``… training-step``: whole training steps; ``… first-use``: what is compiled when nothing is yet.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.training_step import command as training_step
 
         return training_step.main(given[1:])
+    if given[:1] == ["first-use"]:
+        from benchmarks.first_use import command as first_use
+
+        return first_use.main(given[1:])
     from benchmarks.noise import command as noise
 
     return noise.main(given)
