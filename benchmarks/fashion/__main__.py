@@ -17,8 +17,7 @@ from benchmarks.fashion.networks import NETWORKS, WHERE
 from benchmarks.fashion.record import make_record
 from benchmarks.fashion.training import FashionSettings, evaluate, prune_by_evidence, train_unpruned
 from benchmarks.measuring.options import limited_threads
-from bmrs_torch import draw_evidence, draw_layers, load_pruned, report, save_pruned
-from bmrs_torch.reporting import Comparison
+from bmrs_torch import Comparison, draw_evidence, draw_layers, load_pruned, report, save_pruned
 
 DEFAULTS = {"resnet": (4, 4, 2, 100.0), "vit": (6, 4, 2, 10.0)}
 """Epochs of training, of pruning and of fine-tuning, and the weight of the divergence."""

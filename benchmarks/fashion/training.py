@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from benchmarks.demo.data import ImageData
 from benchmarks.fashion.networks import NETWORKS, with_noise
 from bmrs_torch import Pruner, PruneReport, compact, fold, parameter_groups
-from bmrs_torch.surgery.verification import relative_difference
 
 _EXAMPLES = 64
 _EVALUATION_BATCH = 1000
@@ -104,10 +103,16 @@ def prune_by_evidence(unpruned: nn.Module, settings: FashionSettings, data: Imag
         course.epochs.append(_finish_epoch("pruning", model, data, seconds, say, kept))
     examples = data.train_images[:_EXAMPLES]
     course.shrunk = compact(model, examples)
-    course.difference = relative_difference(model, course.shrunk, data.test_images[:_EVALUATION_BATCH])
+    course.difference = _relative_difference(model, course.shrunk, data.test_images[:_EVALUATION_BATCH])
     course.pruned = fold(course.shrunk, examples)
     course.epochs += finetune(course.pruned, settings, data, say)
     return course
+
+
+@torch.no_grad()
+def _relative_difference(masked: nn.Module, shrunk: nn.Module, images: Tensor) -> float:
+    expected, found = masked.eval()(images), shrunk.eval()(images)
+    return float((found - expected).norm() / expected.norm())
 
 
 def finetune(model: nn.Module, settings: FashionSettings, data: ImageData, say: Say) -> list[dict[str, Any]]:

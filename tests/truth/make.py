@@ -111,7 +111,7 @@ def main() -> None:
         rows = range(0, len(columns["tag"]), options.every)
         found = differences(columns, rows)
         wrong += len(found)
-        print(f"{name}: {len(rows)} rows, {len(found)} differences", *found, sep="\n  ")  # noqa: T201
+        print(f"{name}: {len(rows)} rows, {len(found)} differences", *found, sep="\n  ", flush=True)  # noqa: T201
     raise SystemExit(wrong > 0)
 
 
