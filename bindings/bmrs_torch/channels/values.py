@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bmrs_torch.channels.calling import mapped, tensors_of
 from bmrs_torch.layer import MultiplicativeNoise
 
-__all__ = ["is_without_values", "with_values"]
+__all__ = ["is_without_values", "products_in_pieces", "with_values"]
 
 
 def is_without_values(model: nn.Module) -> bool:
@@ -103,3 +104,38 @@ class _Again:
     def __call__(self, memo: dict[int, Any]) -> nn.Parameter:
         own = self._parameter
         return memo.setdefault(id(own), _thin(own.data, own.requires_grad))  # type: ignore[no-any-return]
+
+
+PIECE = 1 << 20
+"""Entries of a weight that are laid out at once: 4 MiB, which a processor's cache holds."""
+
+
+class _InPieces(TorchDispatchMode):
+    """Multiplies by thin matrices piece by piece; torch would lay each of them out as a whole."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        place = {torch.ops.aten.mm.default: 1, torch.ops.aten.addmm.default: 2}.get(func)
+        thin = None if place is None or kwargs else args[place]
+        if thin is None or thin.stride() != (1, 1) or thin.numel() <= PIECE:
+            return func(*args, **(kwargs or {}))
+        product = _product(args[place - 1], thin)
+        return product if place == 1 else product + args[0]
+
+
+def _product(x: Tensor, thin: Tensor) -> Tensor:
+    """Of two matrices; all pieces of the second are laid out in one place, so that nothing is left behind."""
+    size = max(PIECE // thin.shape[0], 1)
+    product, room = x.new_empty(x.shape[0], thin.shape[1]), x.new_empty(size, thin.shape[0])
+    for first in range(0, thin.shape[1], size):
+        piece = thin[:, first : first + size]
+        rows = room[: piece.shape[1]]
+        rows.copy_(piece.T)
+        product[:, first : first + size] = x @ rows.T
+    return product
+
+
+def products_in_pieces() -> _InPieces:
+    """While the block runs, weights that :func:`with_values` gave are laid out a piece at a time."""
+    return _InPieces()  # type: ignore[no-untyped-call]
