@@ -19,16 +19,16 @@ from bmrs_torch import insert_noise, noise_layers, plan_compaction
 
 
 def llama_3_8b() -> tuple[nn.Module, dict[str, Any]]:
-    settings: dict[str, Any] = dict(
-        vocab_size=128256,
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        max_position_embeddings=8192,
-        rope_theta=500000.0,
-    )
+    settings: dict[str, Any] = {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 8192,
+        "rope_theta": 500000.0,
+    }
     ids = torch.zeros((1, 2), dtype=torch.int64, device="meta")
     return LlamaForCausalLM(LlamaConfig(**settings)), {
         "input_ids": ids,
@@ -38,13 +38,13 @@ def llama_3_8b() -> tuple[nn.Module, dict[str, Any]]:
 
 
 def vit_l() -> tuple[nn.Module, dict[str, Any]]:
-    settings: dict[str, Any] = dict(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
-        num_labels=1000,
-    )
+    settings: dict[str, Any] = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "num_labels": 1000,
+    }
     return ViTForImageClassification(ViTConfig(**settings)), {
         "pixel_values": torch.zeros(1, 3, 224, 224, device="meta")
     }

@@ -116,12 +116,11 @@ class _InPieces(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        place = {torch.ops.aten.mm.default: 1, torch.ops.aten.addmm.default: 2}.get(func)
-        thin = None if place is None or kwargs else args[place]
-        if thin is None or thin.stride() != (1, 1) or thin.numel() <= PIECE:
+        multiplies = func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default) and not kwargs
+        if not multiplies or args[-1].stride() != (1, 1) or args[-1].numel() <= PIECE:
             return func(*args, **(kwargs or {}))
-        product = _product(args[place - 1], thin)
-        return product if place == 1 else product + args[0]
+        *added, x, thin = args
+        return sum(added, _product(x, thin))
 
 
 def _product(x: Tensor, thin: Tensor) -> Tensor:
