@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bmrs_torch.channels.calling import mapped, tensors_of
 from bmrs_torch.layer import MultiplicativeNoise
 
-__all__ = ["is_without_values", "with_values"]
+__all__ = ["is_without_values", "products_in_pieces", "with_values"]
 
 
 def is_without_values(model: nn.Module) -> bool:
@@ -103,3 +104,37 @@ class _Again:
     def __call__(self, memo: dict[int, Any]) -> nn.Parameter:
         own = self._parameter
         return memo.setdefault(id(own), _thin(own.data, own.requires_grad))  # type: ignore[no-any-return]
+
+
+PIECE = 1 << 20
+"""Entries of a weight that are laid out at once: 4 MiB, which a processor's cache holds."""
+
+
+class _InPieces(TorchDispatchMode):
+    """Multiplies by thin matrices piece by piece; torch would lay each of them out as a whole."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        multiplies = func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default) and not kwargs
+        if not multiplies or args[-1].stride() != (1, 1) or args[-1].numel() <= PIECE:
+            return func(*args, **(kwargs or {}))
+        *added, x, thin = args
+        return sum(added, _product(x, thin))
+
+
+def _product(x: Tensor, thin: Tensor) -> Tensor:
+    """Of two matrices; all pieces of the second are laid out in one place, so that nothing is left behind."""
+    size = max(PIECE // thin.shape[0], 1)
+    product, room = x.new_empty(x.shape[0], thin.shape[1]), x.new_empty(size, thin.shape[0])
+    for first in range(0, thin.shape[1], size):
+        piece = thin[:, first : first + size]
+        rows = room[: piece.shape[1]]
+        rows.copy_(piece.T)
+        product[:, first : first + size] = x @ rows.T
+    return product
+
+
+def products_in_pieces() -> _InPieces:
+    """While the block runs, weights that :func:`with_values` gave are laid out a piece at a time."""
+    return _InPieces()  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bmrs_kernels.contract import Share
-from bmrs_torch.channels.values import is_without_values, with_values
+from bmrs_torch.channels.values import is_without_values, products_in_pieces, with_values
 from bmrs_torch.channels.weights import BATCH_NORMS, activation_axis, is_weighted
 from bmrs_torch.distributed.sharding import is_divided
 from bmrs_torch.insertion.placement import InsertionPlan, Placement
@@ -88,16 +88,14 @@ def plan_insertion(
     model = whole(model)
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     with Progress(5, "places for noise") as progress:
-        without = is_without_values(model)
-        if without:
+        if is_without_values(model):
             model, example_inputs = with_values(model, example_inputs)
+            with products_in_pieces():
+                return _planned(Search(model, example_inputs), model, example_inputs, where, preset)
         search = Search(model, example_inputs)
         progress.advance(1)
         plan = _planned(search, model, example_inputs, where, preset)
         progress.advance(1)
-        if without:
-            progress.advance(3)
-            return plan
         must_go = preset in _REMOVABLE
         return rehearsed(plan, model, example_inputs, progress, must_go=must_go, must_fold=must_fold)
 

@@ -15,7 +15,7 @@ from bmrs_torch.channels.calling import TrainingStep
 from bmrs_torch.channels.network import FollowedNetwork, follow
 from bmrs_torch.channels.reached import unreached_twins
 from bmrs_torch.channels.trace import Balance
-from bmrs_torch.channels.values import is_without_values, with_values
+from bmrs_torch.channels.values import is_without_values, products_in_pieces, with_values
 from bmrs_torch.layer import MultiplicativeNoise, noise_layers
 from bmrs_torch.wrapping import whole
 
@@ -144,6 +144,9 @@ def plan_compaction(
     model = whole(model)
     if is_without_values(model):
         model, example_inputs = with_values(model, example_inputs)
+        with products_in_pieces():
+            selection = select(model, example_inputs, training_step=training_step)
+        return selection.plan(selection.removable)
     selection = select(model, example_inputs, training_step=training_step)
     return selection.plan(selection.removable)
 
