@@ -40,7 +40,9 @@ def test_weights_of_a_file_are_taken_but_for_a_last_layer_of_other_classes(
 def test_weights_that_dont_fit_are_refused_in_a_line(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"other.weight": torch.zeros(2)}, file)
-    with pytest.raises(networks.WeightsError, match=r"the weights 'weights.pt' of vit can't be had") as caught:
+    with pytest.raises(
+        networks.WeightsError, match=r"the weights 'weights.pt' of vit can't be had"
+    ) as caught:
         networks.large("vit", 10, file.name, file)
     assert "\n" not in str(caught.value)
 
