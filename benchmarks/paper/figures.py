@@ -30,7 +30,12 @@ COLOURS = {
 }
 """Okabe and Ito's: told apart in any colour vision."""
 
-_MARKED = ("bmrs_n", "bmrs_u_8", "bmrs_u_4")
+_MARKED = {"bmrs_n": ("o", 9.0), "bmrs_u_8": ("s", 6.0), "bmrs_u_4": ("^", 3.5)}
+"""Each with a shape, and each smaller than those below it: often they stop at the same structures."""
+
+_DASHED = ("mean", "bmrs_u_4")
+"""Close to SNR and BMRS_U-8, which are seen through the gaps."""
+
 _CORRELATED = ("snr", "mean", "l2", "bmrs_n", "bmrs_u_8", "bmrs_u_4")
 _FEWEST_FOR_DENSITY = 5
 
@@ -100,8 +105,7 @@ def _band(axis: Any, curves: Sequence[Sequence[Mapping[str, Any]]], name: str, r
     x = [_share(results[0], point) for point in curves[0][:levels]]
     accuracy = np.array([[point["accuracy"] for point in curve[:levels]] for curve in curves])
     mean, deviation = accuracy.mean(0), accuracy.std(0, ddof=1) if len(curves) > 1 else 0 * accuracy[0]
-    # E[θ] and SNR nearly agree: dashes let the other be seen below.
-    style = "--" if name == "mean" else "-"
+    style = "--" if name in _DASHED else "-"
     axis.plot(x, mean, style, color=COLOURS[name], lw=1.4, label=method(name).title)
     axis.fill_between(x, mean - deviation, mean + deviation, color=COLOURS[name], alpha=0.15, lw=0)
 
@@ -114,13 +118,16 @@ def _points(results: Results, name: str) -> NDArray[np.float64]:
 
 def _mark(axis: Any, results: Results, name: str) -> None:
     x, y = _points(results, name).mean(0)
-    axis.plot(x, y, "o", color=COLOURS[name], ms=7, mec="white", zorder=3)
+    shape, size = _MARKED[name]
+    axis.plot(x, y, shape, color=COLOURS[name], ms=size, zorder=3)
 
 
 def _near_the_marks(axis: Any, results: Results) -> None:
-    for name in _MARKED:
+    for name, (shape, size) in _MARKED.items():
         points = _points(results, name)
-        axis.plot(*points.T, "o", color=COLOURS[name], ms=4, alpha=0.8, label=method(name).title, zorder=3)
+        axis.plot(
+            *points.T, shape, color=COLOURS[name], ms=size, alpha=0.8, label=method(name).title, zorder=3
+        )
         _density(axis, points, COLOURS[name])
     every = np.concatenate([_points(results, name) for name in _MARKED])
     low, high = every[:, 0].min(), every[:, 0].max()
@@ -132,7 +139,7 @@ def _near_the_marks(axis: Any, results: Results) -> None:
         axis.axvline(knee, color=COLOURS["snr"], lw=0.6, ls=":", label="Knee of SNR" if number == 0 else None)
     bottom = min(every[:, 1].min(), *_visible(results, axis.get_xlim()))
     axis.set_ylim(bottom - 2, min(100.0, every[:, 1].max() + 3))
-    axis.legend(fontsize=7, loc="lower left", frameon=False)
+    axis.legend(fontsize=7, loc="lower left", edgecolor="none")
 
 
 def _visible(results: Results, limits: tuple[float, float]) -> list[float]:
@@ -171,7 +178,7 @@ def draw_correlations(dataset: str, found: Found, path: Path) -> None:
     """Draw the rank correlations of the criteria, averaged over seeds (Fig. 3, 6 and 7)."""
     held = _curves(dataset, found)
     title = f"{DATASETS[dataset]}: Spearman's rank correlation of the structures"
-    with _figure((1, len(held)), (4.6 * len(held), 4.5), title, path) as axes:
+    with _figure((1, len(held)), (max(6.2, 4.6 * len(held)), 4.5), title, path) as axes:
         for axis, (network, results) in zip(axes[0], held.items(), strict=True):
             names = results[0]["spearman"]["criteria"]
             chosen = [names.index(name) for name in _CORRELATED]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.training_step.large_networks import ResNet50, ViT
+from benchmarks.zoo.packages import timm_package, torchvision_models
 from bmrs_kernels.contract import Share
 from bmrs_torch import MultiplicativeNoise, insert_noise
 
@@ -94,21 +95,19 @@ def large(network: str, classes: int, weights: str, file: Path | None) -> nn.Mod
             _load(model, file)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise WeightsError(
-            f"the weights {weights!r} of {network} can't be had ({type(error).__name__}: {error}); take a "
-            "file by --weights FILE, or --weights random"
+            f"the weights {weights!r} of {network} can't be had ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); take a file by --weights FILE, or --weights random"
         ) from error
     return model
 
 
 def _of_zoo(network: str, classes: int, *, pretrained: bool) -> nn.Module:
     if network == "vit":
-        import timm
-
-        vit: nn.Module = timm.create_model("vit_base_patch16_224", pretrained=pretrained, num_classes=classes)
+        name = "vit_base_patch16_224"
+        vit: nn.Module = timm_package().create_model(name, pretrained=pretrained, num_classes=classes)
         return vit
-    import torchvision
-
-    resnet: nn.Module = torchvision.models.resnet50(weights="IMAGENET1K_V1" if pretrained else None)
+    torchvision = torchvision_models()
+    resnet: nn.Module = torchvision.resnet50(weights="IMAGENET1K_V1" if pretrained else None)
     resnet.fc = nn.Linear(2048, classes)
     return resnet
 

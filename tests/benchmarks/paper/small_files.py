@@ -14,11 +14,9 @@ from benchmarks.demo.data import FILES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RANDOM = np.random.default_rng(0)
 
-
-def images(*shape: int) -> NDArray[np.uint8]:
-    return RANDOM.integers(0, 256, shape, dtype=np.uint8)
+def images(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def write_idx(folder: Path, *, zipped: bool, sizes: tuple[int, int] = (10, 4)) -> dict[str, NDArray[Any]]:
@@ -28,7 +26,7 @@ def write_idx(folder: Path, *, zipped: bool, sizes: tuple[int, int] = (10, 4)) -
     for name in FILES:
         number = sizes["t10k" in name]
         labels = np.arange(number) % 10
-        pictures = (images(number, 28, 28) // 4 + (15 * labels)[:, None, None]).astype(np.uint8)
+        pictures = (images(number, 28, 28, seed=number) // 4 + (15 * labels)[:, None, None]).astype(np.uint8)
         values = pictures if "images" in name else labels.astype(np.uint8)
         raw = b"\x00\x00\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
         raw += values.tobytes()

@@ -38,7 +38,10 @@ def test_fashion_images_are_never_taken_for_digits(tmp_path: Path) -> None:
 
 @pytest.fixture
 def batches() -> dict[str, formats.Labelled]:
-    return {name: (images(3, 3, 32, 32), np.array([0, 9, number])) for number, name in enumerate(NAMES)}
+    return {
+        name: (images(3, 3, 32, 32, seed=number), np.array([0, 9, number]))
+        for number, name in enumerate(NAMES)
+    }
 
 
 NAMES = sources.CIFAR_BATCHES
