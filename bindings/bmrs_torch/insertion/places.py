@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -54,6 +55,16 @@ class Places:
         self.weighted = [call for name, call in self.calls.items() if is_weighted(modules[name])]
         roots = network.labels.roots
         self._streams = {root for labels in network.sums for root in roots(labels).tolist()}
+        self._giving = self._by_channels(before=False)
+        self._taking = self._by_channels(before=True)
+
+    def _by_channels(self, *, before: bool) -> dict[frozenset[int], list[tuple[ModuleCall, Axis]]]:
+        """The calls that give (or take) some channels and no others, the last first: each is asked once."""
+        found: dict[frozenset[int], list[tuple[ModuleCall, Axis]]] = {}
+        for call in reversed(self.calls.values()):
+            if (axis := self.axis(call, before=before)) is not None:
+                found.setdefault(frozenset(self.channels(axis)), []).append((call, axis))
+        return found
 
     def is_norm(self, call: ModuleCall) -> bool:
         """Whether it is a normalisation of each channel or group."""
@@ -99,8 +110,8 @@ class Places:
         norms: list[tuple[ModuleCall, int]] = []
         bare: list[tuple[ModuleCall, int]] = []
         others: dict[Placement, int] = {}
-        for call in reversed(self.calls.values()):
-            module, block = self._modules[call.name], self._block(self.axis(call), channels)
+        for call, axis in self._giving.get(frozenset(channels), ()):
+            module, block = self._modules[call.name], self._block(axis, channels)
             if block and self.is_norm(call) and is_plain(module):
                 norms.append((call, block))
             elif block == 1 and is_plain(module):
@@ -112,19 +123,15 @@ class Places:
 
     def _before_layers(self, channels: Channels) -> list[Placement]:
         inputs = []
-        for call in reversed(self.calls.values()):
-            module, given = self._modules[call.name], self.axis(call, before=True)
-            takes = is_plain(module) and not self.is_norm(call) and not self._is_depthwise(call)
-            if takes and given is not None and (block := self._block(given, channels)):
+        for call, given in self._taking.get(frozenset(channels), ()):
+            takes = is_plain(self._modules[call.name]) and not self.is_norm(call)
+            if takes and not self._is_depthwise(call) and (block := self._block(given, channels)):
                 inputs.append(self._before(call, given.size, block))
         return inputs
 
     def _side_by_side(self, channels: Channels) -> bool:
         """Whether several layers add to these structures, none of which builds on these as residuals do."""
-        calls = [call for call in self.weighted if not self._is_depthwise(call)]
-        ends = [
-            (set(self.channels(self.axis(c, before=True))), set(self.channels(self.axis(c)))) for c in calls
-        ]
+        ends = self._ends
         reached = [given for given, result in ends if not result.isdisjoint(channels)]
         if len(reached) < 2:
             return False
@@ -135,6 +142,14 @@ class Places:
                 return True
             before = further
         return False
+
+    @cached_property
+    def _ends(self) -> list[tuple[set[int], set[int]]]:
+        """What each layer with weights takes and gives."""
+        calls = [call for call in self.weighted if not self._is_depthwise(call)]
+        return [
+            (set(self.channels(self.axis(c, before=True))), set(self.channels(self.axis(c)))) for c in calls
+        ]
 
     def _is_depthwise(self, call: ModuleCall) -> bool:
         layer = self._modules[call.name]
@@ -153,9 +168,9 @@ class Places:
         counted = axis_of_structures(axis, block)
         return Placement(call.name, size // block, counted, before=True, block=block)
 
-    def _block(self, axis: Axis | None, channels: Channels) -> int:
-        """Entries that each of these channels has on an axis without others, side by side; else 0."""
-        if axis is None or set(self.channels(axis)) != set(channels) or axis.size % len(channels):
+    def _block(self, axis: Axis, channels: Channels) -> int:
+        """Entries that each of these channels has, side by side, on an axis of no others; else 0."""
+        if axis.size % len(channels):
             return 0
         block = axis.size // len(channels)
         table: Ints = self._network.labels.roots(axis.labels).reshape(-1, block)

@@ -14,7 +14,7 @@ import numpy as np
 from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
-from bmrs_core.backends.numba_kernels import align_stack
+from bmrs_core.backends.numba_kernels import vectorized
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
 from bmrs_kernels.cpu import float32 as numba_float32
 from bmrs_kernels.cpu.cache import cached_inner
@@ -157,7 +157,7 @@ def _prepare(
     mu: Any, log_sigma: Any, mask: Any, log_a: Any, log_b: Any, table: Any, order: Any, starts: Any
 ) -> Any:
     """Sort the structures and fill the table of their coefficients; return the first bad one, or -1."""
-    align_stack()
+    vectorized()
     bad = _first_bad(mu, log_sigma, mask, LIMIT)
     if bad >= 0:
         return bad

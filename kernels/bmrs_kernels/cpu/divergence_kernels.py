@@ -16,7 +16,7 @@ from bmrs_core.backends import numba_kernels
 from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
-from bmrs_core.backends.numba_kernels import align_stack
+from bmrs_core.backends.numba_kernels import vectorized
 from bmrs_core.formulas.constants import FLOAT32_RULES
 from bmrs_kernels.contract import LOG_SIGMA_LIMIT, LOG_SIGMA_LIMIT_FLOAT64
 from bmrs_kernels.cpu import float32 as numba_float32
@@ -77,7 +77,7 @@ class KlKernels(NamedTuple):
 
 def _values(mu: Any, sigma: Any, a: Any, b: Any, out: Any) -> None:
     """KL of every gate: the common text as SIMD over all, the rare one where it is for."""
-    align_stack()
+    vectorized()
     for c in range(out.size):
         out[c] = kl_common(mu[c], sigma[c], a[c], b[c])
     for c in range(out.size):
@@ -95,7 +95,7 @@ def _gradients_float32(
     all_mu: Any, all_sigma: Any, all_a: Any, all_b: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
     """The sums over nodes with the gates innermost: SIMD over them; 24 nodes of one would fill little."""
-    align_stack()
+    vectorized()
     mu = all_mu.astype(np.float32)
     sigma = all_sigma.astype(np.float32)
     a = all_a.astype(np.float32)
@@ -138,6 +138,7 @@ def _gradients_float32(
 def _add_raw_moments(
     t: Any, complement: Any, weight: Any, m: Any, start: Any, end: Any, total: Any, first: Any, second: Any
 ) -> None:
+    vectorized()
     for c in range(m.size):
         tau = start[c] * complement + end[c] * t
         g = weight * exp_float32(-tau * (m[c] + HALF * tau))
@@ -159,6 +160,7 @@ def _add_central_moments(
     covariance: Any,
     variance: Any,
 ) -> None:
+    vectorized()
     for c in range(m.size):
         tau = start[c] * complement + end[c] * t
         g = weight * exp_float32(-tau * (m[c] + HALF * tau))

@@ -10,7 +10,7 @@ from bmrs_core.backends import numba_kernels
 from bmrs_core.backends.inner import njit_inner
 from bmrs_core.backends.numba_elementary import FAST
 from bmrs_core.backends.numba_elementary import exp as exp_float64
-from bmrs_core.backends.numba_kernels import align_stack, interleave
+from bmrs_core.backends.numba_kernels import interleave, vectorized
 from bmrs_kernels.cpu import float32 as numba_float32
 from bmrs_kernels.cpu.cache import cached_inner
 from bmrs_kernels.cpu.coefficients import columns
@@ -59,6 +59,7 @@ def _theta(base: Any, unit: Any, distance: Any, mask: Any, a: Any, b: Any) -> An
 
 @njit_inner(**FAST)
 def _interior(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
+    vectorized()
     base, unit, mask, side, _c4, _c5, c6, c7, c8, c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
@@ -69,6 +70,7 @@ def _interior(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
 
 @njit_inner(**FAST)
 def _tail(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
+    vectorized()
     base, unit, mask, side, c4, c5, c6, c7, _c8, _c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
@@ -79,6 +81,7 @@ def _tail(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
 
 @njit_inner(**FAST)
 def _short(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
+    vectorized()
     base, unit, mask, side, c4, c5, c6, _c7, _c8, _c9 = columns
     for j in range(theta.size):
         p, _q = _fractions(words[j], side[j])
@@ -89,7 +92,7 @@ def _short(words: Any, a: Any, b: Any, columns: Any, theta: Any) -> None:
 
 def _draw(words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any) -> None:
     """Theta times mask of sorted structures from their words; the pruned are left as they are."""
-    align_stack()
+    vectorized()
     a = f32(log_a)
     b = f32(log_b)
     i, j = starts[0], starts[1]
@@ -107,6 +110,7 @@ def _draw(words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any) -
 def _interior_gradients(
     words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
+    vectorized()
     base, unit, mask, side, c4, c5, c6, c7, c8, c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
@@ -123,6 +127,7 @@ def _interior_gradients(
 def _tail_gradients(
     words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
+    vectorized()
     base, unit, mask, side, c4, c5, c6, c7, c8, c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
@@ -139,6 +144,7 @@ def _tail_gradients(
 def _short_gradients(
     words: Any, a: Any, b: Any, columns: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
+    vectorized()
     base, unit, mask, side, c4, c5, c6, _c7, _c8, _c9 = columns
     for j in range(theta.size):
         p, q = _fractions(words[j], side[j])
@@ -155,7 +161,7 @@ def _draw_gradients(
     words: Any, log_a: Any, log_b: Any, t: Any, starts: Any, theta: Any, d_mu: Any, d_log_sigma: Any
 ) -> None:
     """The same with the derivatives of theta times mask by mu and log sigma."""
-    align_stack()
+    vectorized()
     a = f32(log_a)
     b = f32(log_b)
     i, j = starts[0], starts[1]
