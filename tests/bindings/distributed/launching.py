@@ -67,6 +67,17 @@ def run_on_ranks(checks: Path, number: int, folder: Path) -> list[dict[str, Any]
     return [torch.load(folder / f"found{rank}", weights_only=False) for rank in range(number)]
 
 
+def torchrun(*arguments: str | Path, must_end: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a script on two processes; what hangs is an error, and so is what fails if it must end well."""
+    options = ["--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, *map(str, arguments)]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0 or not must_end, done.stderr[-3000:]
+    return done
+
+
 def serve(checks: Mapping[str, Callable[[], Any]]) -> None:
     """As one rank: join the others, run all checks in their order, and leave what they gave."""
     folder, rank, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
