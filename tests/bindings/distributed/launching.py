@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import distributed
 
-LIMIT = 150
+LIMIT = 300
 """Seconds for all checks of a file on all ranks; a rank waits for another at most COLLECTIVE of them."""
 
-COLLECTIVE = 60
+COLLECTIVE = 120
 
 ROOT = Path(__file__).resolve().parents[3]
 
