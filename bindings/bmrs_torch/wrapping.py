@@ -79,13 +79,16 @@ def make_anew(wrapper: DistributedDataParallel) -> None:
     Parameters
     ----------
     wrapper : DistributedDataParallel
-        Of which :func:`why_not_anew` says nothing; its arguments and hooks stay.
+        Of which :func:`why_not_anew` says nothing; its arguments and hooks stay, and what others put on it.
     """
     arguments, hooks, module = _arguments(wrapper), list(wrapper._comm_hooks), wrapper.module
+    before = dict(vars(wrapper))
     vars(wrapper).clear()
     DistributedDataParallel.__init__(wrapper, module, **arguments)
     for hook, state in hooks:
         wrapper.register_comm_hook(state, hook)
+    own = vars(wrapper)
+    own |= {name: value for name, value in before.items() if name not in own and not name.startswith("_")}
 
 
 def _arguments(wrapper: DistributedDataParallel) -> dict[str, Any]:

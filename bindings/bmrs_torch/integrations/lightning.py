@@ -18,7 +18,9 @@ class PruningCallback(PrunerHolder, Callback):
     Insert the noise and make the optimizer, of :func:`parameter_groups`, in the module itself; its loss stays
     as it is. After each epoch what :meth:`Pruner.scalars` gives is logged to whatever logger the Trainer has,
     and can be monitored: ``bmrs/kept``, ``bmrs/kl``, ``bmrs/delta_f/q50`` and so on. A run that is resumed
-    from a checkpoint goes on where it was, masks, phase and history included.
+    from a checkpoint goes on where it was, masks, phase and history included. With ``strategy="ddp"`` all
+    ranks prune alike, and ``callback.pruner.finish`` gives the same network on each; FSDPStrategy, whose
+    parameters have no shapes of their own, is refused: ModelParallelStrategy divides by ``fully_shard``.
 
     Parameters
     ----------
@@ -38,13 +40,13 @@ class PruningCallback(PrunerHolder, Callback):
         PrunerHolder.__init__(self, **options)
         self._loaded: dict[str, Any] | None = None
 
-    def on_fit_start(self, trainer: Any, pl_module: nn.Module) -> None:  # noqa: ARG002 Lightning names them
+    def on_fit_start(self, trainer: Any, pl_module: nn.Module) -> None:
         """Make the pruner, of the one child that holds all noise, else of the module itself."""
-        pruner = self.attach(_network_of(pl_module))
+        pruner = self.attach(_network_of(pl_module), trainer.model)
         if self._loaded is not None:
             pruner.load_state_dict(self._loaded)
 
-    def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:  # noqa: ARG002 Lightning names them
         """Warn if no optimizer trains the noise."""
         if trainer.optimizers:
             say_if_noise_is_not_trained(self.pruner.model, *trainer.optimizers)

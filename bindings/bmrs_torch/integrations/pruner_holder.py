@@ -47,9 +47,9 @@ class PrunerHolder:
             raise RuntimeError("the pruner is made when training begins, and it has not begun")
         return self._pruner
 
-    def attach(self, model: nn.Module) -> Pruner:
-        """Make the pruner of a model."""
-        self._pruner = Pruner(model, **self._options)
+    def attach(self, model: nn.Module, wrapper: nn.Module | None = None) -> Pruner:
+        """Make the pruner of a model, told what runs it on several processes, if it isn't alone."""
+        self._pruner = Pruner(model, wrapper=wrapper, **self._options)
         return self._pruner
 
     def add_penalty(self) -> None:

@@ -6,12 +6,13 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, TrainerCallback
 
 from bmrs_torch.integrations.pruner_holder import PrunerHolder
@@ -33,14 +34,17 @@ class PruningCallback(PrunerHolder, TrainerCallback):
 
     Parameters
     ----------
+    wrapped : callable, optional
+        Gives the model as several processes run it, which a callback isn't told: under torchrun
+        ``lambda: trainer.model_wrapped``.
     **options
         Of :class:`Pruner`, such as `num_samples`, `kl_weight`, `schedule` and `log`.
 
     Raises
     ------
     ValueError
-        When training begins, with ``fp16=True`` and ``max_grad_norm=0``: the gradients are still scaled then
-        when the divergence's would be added.
+        When training begins, on several processes without `wrapped`; or with ``fp16=True`` and
+        ``max_grad_norm=0``: the gradients are still scaled then when the divergence's would be added.
 
     Examples
     --------
@@ -58,6 +62,10 @@ class PruningCallback(PrunerHolder, TrainerCallback):
         smaller = callback.pruner.finish(batch)
     """
 
+    def __init__(self, *, wrapped: Callable[[], nn.Module] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._wrapped = wrapped
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002 transformers names them
         """Make the pruner, and go on counting where a resumed run was."""
         if args.fp16 and not args.max_grad_norm:
@@ -65,7 +73,12 @@ class PruningCallback(PrunerHolder, TrainerCallback):
                 "with fp16=True gradients are scaled up until they are clipped, so the divergence's can't "
                 "be added to them; set max_grad_norm, or bf16=True instead"
             )
-        pruner = self.attach(kwargs["model"])
+        if args.world_size > 1 and self._wrapped is None:
+            raise ValueError(
+                f"{args.world_size} processes train this model, and a callback isn't told what runs it on "
+                "them: give PruningCallback(wrapped=lambda: trainer.model_wrapped, ...)"
+            )
+        pruner = self.attach(kwargs["model"], None if self._wrapped is None else self._wrapped())
         if isinstance(kwargs.get("optimizer"), torch.optim.Optimizer):
             say_if_noise_is_not_trained(pruner.model, kwargs["optimizer"])
         pruner.resume_at(epochs=int(state.epoch or 0), steps=state.global_step)

@@ -89,6 +89,8 @@ def noise() -> dict[str, Any]:
         again = layer(x).detach()
         found[name] = first
         found[f"{name} again"] = bool(first.equal(again))
+    torch.manual_seed(5)
+    found["compiled"] = torch.compile(layer, backend="eager", fullgraph=True)(few).detach()
     set_noise_rank(0)
     torch.manual_seed(5)
     found["by number 0"] = layer(few).detach()

@@ -65,7 +65,11 @@ def own(batch: Tensor) -> Tensor:
 
 
 def divide(model: nn.Sequential, how: str) -> nn.Sequential:
-    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    shape = (distributed.get_world_size(),)
+    if how == "in two copies":
+        mesh = init_device_mesh("cpu", (2, shape[0] // 2), mesh_dim_names=("copies", "parts"))
+    else:
+        mesh = init_device_mesh("cpu", shape)
     for layer in (model[0], model[2]) if how != "as one" else ():
         fully_shard(layer, mesh=mesh, reshard_after_forward=how == "by layers")
     fully_shard(model, mesh=mesh)
@@ -231,6 +235,7 @@ CHECKS: dict[str, Callable[[], Any]] = {
 
 ON_FOUR: dict[str, Callable[[], Any]] = {
     "by layers": lambda: learnt("by layers"),
+    "in two copies": lambda: learnt("in two copies"),
     "resumed": resumed,
     "resumed by DistributedDataParallel": lambda: resumed(DistributedDataParallel),
 }

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import distributed
 
-LIMIT = 150
+LIMIT = 300
 """Seconds for all checks of a file on all ranks; a rank waits for another at most COLLECTIVE of them."""
 
-COLLECTIVE = 60
+COLLECTIVE = 120
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -65,6 +65,17 @@ def run_on_ranks(checks: Path, number: int, folder: Path) -> list[dict[str, Any]
     told = "\n".join(log.read_text()[-3000:] for log in logs)
     assert not any(codes), told
     return [torch.load(folder / f"found{rank}", weights_only=False) for rank in range(number)]
+
+
+def torchrun(*arguments: str | Path, must_end: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a script on two processes; what hangs is an error, and so is what fails if it must end well."""
+    options = ["--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, *map(str, arguments)]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0 or not must_end, done.stderr[-3000:]
+    return done
 
 
 def serve(checks: Mapping[str, Callable[[], Any]]) -> None:

@@ -39,6 +39,11 @@ def test_rank_0_draws_what_a_process_alone_draws(found: Found) -> None:
     assert alone["many"].equal(found[0]["noise"]["many"])
 
 
+def test_compiled_graphs_draw_the_noise_of_their_rank(found: Found) -> None:
+    for result in found:
+        torch.testing.assert_close(result["noise"]["compiled"], result["noise"]["few"])
+
+
 def test_ranks_that_are_given_one_number_draw_the_same_noise(found: Found) -> None:
     for result in found:
         assert result["noise"]["by number 0"].equal(found[0]["noise"]["few"])

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.bindings.distributed.launching import LIMIT, ROOT, environment
+from tests.bindings.distributed.launching import ROOT, torchrun
 
 SCRIPT = ROOT / "docs" / "guides" / "several_machines.py"
 KILLED = Path(__file__).with_name("killed.py")
-
-
-def started(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    options = ["--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, "-m", "torch.distributed.run", *options, *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
-    )
-
-
-def torchrun(*arguments: str | Path) -> str:
-    done = started(*arguments)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def networks(told: str) -> dict[str, str]:
@@ -36,7 +20,7 @@ def networks(told: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return networks(torchrun(SCRIPT, "--checkpoints", tmp_path_factory.mktemp("whole")))
+    return networks(torchrun(SCRIPT, "--checkpoints", tmp_path_factory.mktemp("whole")).stdout)
 
 
 def test_the_script_ends_in_one_smaller_network_on_all_ranks(whole: dict[str, str]) -> None:
@@ -49,15 +33,15 @@ def test_the_script_ends_in_one_smaller_network_on_all_ranks(whole: dict[str, st
 def test_a_run_whose_rank_is_killed_in_a_step_ends_as_it_would_have(
     whole: dict[str, str], tmp_path: Path
 ) -> None:
-    killed = started(KILLED, SCRIPT, "--checkpoints", tmp_path)
+    killed = torchrun(KILLED, SCRIPT, "--checkpoints", tmp_path, must_end=False)
     assert killed.returncode != 0
     assert not networks(killed.stdout)
-    told = torchrun(SCRIPT, "--checkpoints", tmp_path)
+    told = torchrun(SCRIPT, "--checkpoints", tmp_path).stdout
     assert "rank 0 goes on after epoch 6" in told
     assert networks(told) == whole
 
 
 def test_the_divided_script_ends_in_one_smaller_network_too(tmp_path: Path) -> None:
-    found = networks(torchrun(SCRIPT, "--fully-shard", "--checkpoints", tmp_path))
+    found = networks(torchrun(SCRIPT, "--fully-shard", "--checkpoints", tmp_path).stdout)
     assert found["0"] == found["1"]
     assert not found["0"].startswith("20→64→64→4")

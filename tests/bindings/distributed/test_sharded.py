@@ -65,9 +65,12 @@ def test_divided_networks_learn_what_one_process_learns(
     assert (alone["0.noise.mu"] != 0).any()
 
 
-def test_so_do_those_with_fewer_structures_than_processes(on_four: Found, alone: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("how", ["by layers", "in two copies"])
+def test_so_do_those_with_fewer_structures_than_processes_and_those_in_copies(
+    on_four: Found, alone: dict[str, Tensor], how: str
+) -> None:
     for result in on_four:
-        for name, value in result["by layers"].items():
+        for name, value in result[how].items():
             torch.testing.assert_close(value, alone[name], rtol=1e-6, atol=1e-6)
 
 

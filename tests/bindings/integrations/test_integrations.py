@@ -190,6 +190,7 @@ class TestLightning:
 
         class Trainer:
             optimizers: tuple[torch.optim.Optimizer, ...]
+            model = None
 
         module = pl.LightningModule()
         module.net = insert_noise(network(), data().tensors[0])
@@ -328,7 +329,7 @@ class TestTransformers:
         from bmrs_torch.integrations.transformers import PruningCallback
 
         class Arguments:
-            fp16, max_grad_norm = False, 0.0
+            fp16, max_grad_norm, world_size = False, 0.0, 1
 
         class State:
             epoch, global_step = 0.0, 0
@@ -345,4 +346,13 @@ class TestTransformers:
             fp16, max_grad_norm = True, 0.0
 
         with pytest.raises(ValueError, match="set max_grad_norm"):
+            PruningCallback(**OPTIONS).on_train_begin(Arguments(), None, None, model=Tabular())
+
+    def test_several_processes_without_what_runs_the_model_on_them_are_refused(self) -> None:
+        from bmrs_torch.integrations.transformers import PruningCallback
+
+        class Arguments:
+            fp16, max_grad_norm, world_size = False, 1.0, 2
+
+        with pytest.raises(ValueError, match=r"wrapped=lambda: trainer\.model_wrapped"):
             PruningCallback(**OPTIONS).on_train_begin(Arguments(), None, None, model=Tabular())
