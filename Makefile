@@ -5,13 +5,14 @@ BENCH_ARGS ?=
 ZOO_ARGS ?=
 RIVALS_ARGS ?=
 PAPER_ARGS ?= all
+GPU_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 ZOO := .venv-zoo
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo docs test test-zoo zoo rivals paper lint format types imports wheel-test bench clean
+.PHONY: help demo docs test test-zoo zoo rivals paper gpu lint format types imports wheel-test bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,7 @@ help:
 	@echo 'make imports      the import contract'
 	@echo 'make wheel-test   the tests against the built wheel, in a clean environment'
 	@echo 'make bench        the array functions and kernels against their rivals'
+	@echo 'make gpu          the CUDA tests and benchmarks, under 20 minutes, into the folder gpu-results (GPU_ARGS)'
 	@echo 'make clean        remove the environment, caches and builds'
 
 $(BIN)/python:
@@ -116,6 +118,9 @@ wheel-test: $(VENV)/.dev-ready
 
 bench: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only $(BENCH_ARGS)
+
+gpu: $(VENV)/.dev-ready
+	$(BIN)/python -m benchmarks.gpu $(GPU_ARGS)
 
 clean:
 	rm -rf $(VENV) $(ZOO) dist build docs/build docs/auto_tutorials docs/reference/generated docs/reference/*.rst docs/sg_execution_times.rst .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

@@ -1,6 +1,7 @@
 """``python -m benchmarks``: the noise layer against its rivals.
 
-``… training-step``: whole training steps; ``… first-use``: what is compiled when nothing is yet.
+``… training-step``: whole training steps; ``… first-use``: what is compiled when nothing is yet;
+``… growth``: what is done to a network, by its size.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.first_use import command as first_use
 
         return first_use.main(given[1:])
+    if given[:1] == ["growth"]:
+        from benchmarks.growth import command as growth
+
+        return growth.main(given[1:])
     from benchmarks.noise import command as noise
 
     return noise.main(given)

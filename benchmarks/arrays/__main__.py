@@ -19,6 +19,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)"
     )
     speed_parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements as JSON too")
+    speed_parser.add_argument(
+        "--record", action="store_true", help="write them to the results of this kind of processor"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.command == "accuracy":
         from benchmarks.arrays import accuracy
@@ -27,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         from benchmarks.arrays import speed
 
-        speed.main(chosen.size, chosen.rounds, chosen.json)
+        speed.main(chosen.size, chosen.rounds, speed.record_file() if chosen.record else chosen.json)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import bmrs_core
 from benchmarks.arrays import naive, scipy_reference
-from benchmarks.measuring.machine import one_core, processor
+from benchmarks.measuring.machine import one_core, processor, processor_kind, processor_model
 from benchmarks.measuring.source import commit
 from benchmarks.measuring.turns import take_turns
 
@@ -139,7 +139,7 @@ def start_up() -> dict[str, float]:
 def versions() -> str:
     """Say what was timed, on what."""
     packages = " ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "numba"))
-    return f"{processor()}, Python {platform.python_version()}, {packages}"
+    return f"{processor()} ({processor_model()}), Python {platform.python_version()}, {packages}"
 
 
 def table(timings: list[ArrayTiming]) -> list[str]:
@@ -157,6 +157,14 @@ def table(timings: list[ArrayTiming]) -> list[str]:
             f"{one.over_scipy:>11.1f}{one.over_printed:>11.1f}"
         )
     return rows
+
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+
+
+def record_file() -> Path:
+    """Where the record of this kind of processor is kept."""
+    return RESULTS / f"arrays_speed_{processor_kind()}.json"
 
 
 def main(size: int, rounds: int, json_file: Path | None) -> None:

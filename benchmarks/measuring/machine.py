@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +35,25 @@ def processor() -> str:
     lines = described.read_text().splitlines() if described.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def processor_kind() -> str:
+    """Name it in a word for a file's name: ``intel_xeon``, ``amd_epyc``, by maker and line."""
+    words = re.sub(r"\(\w+\)|@.*", " ", processor()).lower().split()
+    kept = [word for word in words if word.isalpha() and word not in ("cpu", "processor", "core")]
+    return "_".join(kept[:2]) or "unknown"
+
+
+def processor_model() -> str:
+    """Say which generation it is: family, model and stepping, as the makers number them, and its vectors."""
+    described = Path("/proc/cpuinfo")
+    if not described.exists():
+        return platform.machine()
+    lines = [line.partition(":") for line in described.read_text().splitlines()]
+    fields = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    numbers = [f"{name} {fields[name]}" for name in ("cpu family", "model", "stepping") if name in fields]
+    vectors = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in fields.get("flags", "").split()]
+    return ", ".join([*numbers, *vectors])
 
 
 def memory_gib() -> float | None:

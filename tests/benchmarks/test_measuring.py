@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.measuring import allocator, source
+from benchmarks.measuring import allocator, machine, source
 from benchmarks.measuring.clocks import MOST_PASSES, CpuClock, enough_passes, nothing
 from benchmarks.measuring.machine import one_core, this_machine, usable_cores, versions
 from benchmarks.measuring.memory import peak_bytes
@@ -100,10 +100,26 @@ def test_freed_memory_is_kept_or_given_back_as_asked() -> None:
 
 
 def test_the_machine_is_described() -> None:
-    machine = this_machine("a GPU")
-    assert machine.cores == usable_cores()
-    assert str(machine).endswith("; a GPU")
+    described = this_machine("a GPU")
+    assert described.cores == usable_cores()
+    assert str(described).endswith("; a GPU")
     assert versions("torch", "no-such-package").keys() == {"python", "torch"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("Intel(R) Xeon(R) Processor", "intel_xeon"),
+        ("Intel(R) Core(TM) i7-9750H CPU @ 2.60GHz", "intel"),
+        ("AMD EPYC 9R14", "amd_epyc"),
+        ("", "unknown"),
+    ],
+)
+def test_each_kind_of_processor_has_a_word_of_its_own(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "processor", lambda: name)
+    assert machine.processor_kind() == kind
 
 
 def test_one_core_is_given_back() -> None:
