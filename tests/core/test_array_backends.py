@@ -21,7 +21,7 @@ def in_float64(jax: Any) -> Any:
     """JAX with float64 switched on; in the releases for Python 3.10 the switch is experimental still."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64
+    from jax.experimental import enable_x64  # type: ignore[attr-defined]
 
     return enable_x64(True)
 
