@@ -17,6 +17,15 @@ EVERY_FUNCTION = pytest.mark.parametrize("signature", EVERY, ids=name_of)
 FLOAT64 = 1e-12
 
 
+def in_float64(jax: Any) -> Any:
+    """JAX with float64 switched on; in the releases for Python 3.10 the switch is experimental still."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # type: ignore[attr-defined]
+
+    return enable_x64(True)
+
+
 def assert_agrees(found: list[Any], expected: list[Any], rtol: float) -> None:
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.asarray(one), other, rtol=rtol, atol=1e-300)
@@ -45,7 +54,7 @@ def test_torch_float32(signature: Signature) -> None:
 def test_jax_float64(signature: Signature) -> None:
     jax = pytest.importorskip("jax")
     arrays = signature.arrays()
-    with jax.enable_x64(True):
+    with in_float64(jax):
         found = signature.call(*(jax.numpy.asarray(array) for array in arrays))
         assert all(isinstance(answer, jax.Array) and answer.dtype == np.float64 for answer in found)
         assert_agrees(found, signature.call(*arrays), FLOAT64)
@@ -75,7 +84,7 @@ def test_torch_is_held_to_the_tables_too(quantity: Quantity, domain: str) -> Non
 def test_jax_is_held_to_the_training_table_too(quantity: Quantity) -> None:
     jax = pytest.importorskip("jax")
     table = load("training", "float64")
-    with jax.enable_x64(True):
+    with in_float64(jax):
         assert_within_bounds(table, quantity, answer(table, quantity.column, jax.numpy.asarray))
 
 
