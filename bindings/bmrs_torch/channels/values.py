@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -135,6 +137,11 @@ def _product(x: Tensor, thin: Tensor) -> Tensor:
     return product
 
 
-def products_in_pieces() -> _InPieces:
-    """While the block runs, weights that :func:`with_values` gave are laid out a piece at a time."""
-    return _InPieces()  # type: ignore[no-untyped-call]
+@contextmanager
+def products_in_pieces() -> Iterator[None]:
+    """While the block runs, weights that :func:`with_values` gave are laid out a piece at a time, on the CPU.
+
+    Also in a block of the user's in which tensors are made on the meta device.
+    """
+    with torch.device("cpu"), _InPieces():  # type: ignore[no-untyped-call]
+        yield

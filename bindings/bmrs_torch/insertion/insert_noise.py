@@ -89,8 +89,8 @@ def plan_insertion(
     preset = ALIASES.get(where, where) if isinstance(where, str) else None
     with Progress(5, "places for noise") as progress:
         if is_without_values(model):
-            model, example_inputs = with_values(model, example_inputs)
             with products_in_pieces():
+                model, example_inputs = with_values(model, example_inputs)
                 return _planned(Search(model, example_inputs), model, example_inputs, where, preset)
         search = Search(model, example_inputs)
         progress.advance(1)

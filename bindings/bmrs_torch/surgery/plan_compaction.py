@@ -143,8 +143,8 @@ def plan_compaction(
     noise_layers(model)
     model = whole(model)
     if is_without_values(model):
-        model, example_inputs = with_values(model, example_inputs)
         with products_in_pieces():
+            model, example_inputs = with_values(model, example_inputs)
             selection = select(model, example_inputs, training_step=training_step)
         return selection.plan(selection.removable)
     selection = select(model, example_inputs, training_step=training_step)

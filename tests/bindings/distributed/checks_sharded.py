@@ -200,6 +200,27 @@ def inner(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
+def begun_without_values() -> dict[str, Any]:
+    """Built and divided on the meta device; then it gets room, weights, and noise that begins."""
+    with torch.device("meta"):
+        model = insert_noise(nn.Sequential(nn.Linear(6, 13), nn.ReLU(), nn.Linear(13, 4)), example())
+    fully_shard(model, mesh=init_device_mesh("cpu", (distributed.get_world_size(),)))
+    model.to_empty(device="cpu")
+    for layer in noise_layers(model).values():
+        layer.reset_parameters()
+    for name, parameter in model.named_parameters():
+        if "noise" not in name:
+            nn.init.constant_(parameter, 0.1)
+    optimizer = torch.optim.Adam(parameter_groups(model, 0.01))
+    pruner = Pruner(
+        model, optimizer, num_samples=SAMPLES, criterion="mean", amount=0.3, example_inputs=example()
+    )
+    pruner.loss(cross_entropy(model(example()), torch.arange(4))).backward()
+    optimizer.step()
+    pruner.end_epoch()
+    return {"plain": str(pruner.finish()), "kl": pruner.history[-1]["kl"]}
+
+
 def refusals() -> dict[str, str]:
     model, optimizer, _ = made(by_layers)
     options: dict[str, Any] = {"num_samples": SAMPLES, "example_inputs": example()}
@@ -230,6 +251,7 @@ CHECKS: dict[str, Callable[[], Any]] = {
     "run": run,
     "stopped": stopped,
     "resumed": resumed,
+    "begun without values": begun_without_values,
     "refusals": refusals,
 }
 

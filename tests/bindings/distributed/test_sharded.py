@@ -100,6 +100,12 @@ def test_a_resumed_run_goes_on_as_it_would_have(found: Found) -> None:
         assert result["resumed"]["finished"] == result["run"]["finished"]
 
 
+def test_a_network_divided_on_the_meta_device_is_pruned_as_any(found: Found) -> None:
+    for result in (each["begun without values"] for each in found):
+        assert result == found[0]["begun without values"]
+        assert "Linear(in_features=6, out_features=9," in result["plain"]
+
+
 @pytest.mark.parametrize("how", ["resumed", "resumed by DistributedDataParallel"])
 def test_a_checkpoint_loads_on_another_number_of_ranks(on_four: Found, found: Found, how: str) -> None:
     saved = found[0]["stopped"]

@@ -71,6 +71,12 @@ def test_so_is_the_plan_of_what_goes(name: str) -> None:
     assert str(plan_compaction(empty, x)) == str(wanted)
 
 
+def test_noise_is_inserted_in_a_block_in_which_everything_is_made_without_values() -> None:
+    with torch.device("meta"):
+        model = insert_noise(nn.Sequential(nn.Linear(6, 13), nn.ReLU(), nn.Linear(13, 4)), torch.ones(2, 6))
+    assert {name: layer.mu.is_meta for name, layer in noise_layers(model).items()} == {"0.noise": True}
+
+
 def test_values_take_as_much_room_as_the_axes_together_also_in_copies() -> None:
     model = nn.Linear(3000, 2000).to("meta")
     filled, x = with_values(model, torch.ones(1, 3000, device="meta"))
