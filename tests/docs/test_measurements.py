@@ -62,13 +62,17 @@ ARRAYS = {
 COLUMNS = ("ours_median", "scipy_median", "printed_median", "over_scipy", "over_printed")
 
 
-def test_the_speed_of_functions_of_arrays() -> None:
-    timings = {timing["function"]: timing for timing in record("arrays_speed_cpu.json")["timings"]}
-    rows = table(SPEED, "ns per element")
+@pytest.mark.parametrize(
+    ("heading", "processor", "columns"),
+    [("ns per element", "amd_epyc", COLUMNS), ("ratio of the medians", "intel_xeon", COLUMNS[-2:])],
+)
+def test_the_speed_of_functions_of_arrays(heading: str, processor: str, columns: tuple[str, ...]) -> None:
+    timings = {one["function"]: one for one in record(f"arrays_speed_{processor}.json")["timings"]}
+    rows = table(SPEED, heading)
     assert rows.keys() == ARRAYS.keys()
     for name, cells in rows.items():
         timing = timings[ARRAYS[name]]
-        assert all(shows(cell, timing[key]) for cell, key in zip(cells, COLUMNS, strict=True)), name
+        assert all(shows(cell, timing[key]) for cell, key in zip(cells, columns, strict=True)), name
 
 
 NOISE = {
@@ -171,7 +175,7 @@ def test_the_readme_tells_of_rivals_speed_and_accuracy_what_was_measured() -> No
     )
     assert rows["rivals"][1] == told
     timing = next(
-        one for one in record("arrays_speed_cpu.json")["timings"] if one["function"] == "delta_f_normal"
+        one for one in record("arrays_speed_amd_epyc.json")["timings"] if one["function"] == "delta_f_normal"
     )
     assert shows(rows["speed"][1], timing["ours_median"], timing["over_scipy"])
     assert shows(rows["accuracy"][1], worst("ΔF_N"), 1)
