@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="Further: python -m benchmarks training-step, python -m benchmarks.arrays, each with --help.",
+        epilog="Further: python -m benchmarks training-step, first-use and growth, and "
+        "python -m benchmarks.arrays, each with --help.",
     )
     add = parser.add_argument
     titles = "; ".join(f"{name}: {op.title}" for name, op in OPS.items())
