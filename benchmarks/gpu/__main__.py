@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.measuring.machine import this_machine, versions
+from benchmarks.measuring.source import ROOT, commit
 from benchmarks.noise.command import PACKAGES
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # With a limit in seconds each: together less than 20 minutes, whatever hangs.
 STEPS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -47,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = torch.cuda.get_device_name()
     out = options.out or ROOT / "gpu-results" / re.sub(r"\W+", "_", name).strip("_").lower()
     out.mkdir(parents=True, exist_ok=True)
-    about = [str(this_machine(name)), *(f"{package} {one}" for package, one in versions(*PACKAGES).items())]
+    installed = versions(*PACKAGES).items()
+    about = [
+        str(this_machine(name)),
+        f"commit {commit()}",
+        *(f"{package} {one}" for package, one in installed),
+    ]
     outcomes = [run(step, command, limit, out) for step, (command, limit) in STEPS.items()]
     (out / "summary.txt").write_text("\n".join([*about, "", *outcomes]) + "\n", encoding="utf-8")
     print("\n".join([*outcomes, f"All of it lies in {out}."]))
