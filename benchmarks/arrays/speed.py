@@ -139,7 +139,7 @@ def start_up() -> dict[str, float]:
 def versions() -> str:
     """Say what was timed, on what."""
     packages = " ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "numba"))
-    return f"{processor()} ({processor_model()}), Python {platform.python_version()}, {packages}"
+    return f"{processor()}, Python {platform.python_version()}, {packages}"
 
 
 def table(timings: list[ArrayTiming]) -> list[str]:
@@ -169,7 +169,7 @@ def record_file() -> Path:
 
 def main(size: int, rounds: int, json_file: Path | None) -> None:
     """Measure, print and, if asked, write JSON."""
-    print(versions())
+    print(f"{versions()}\n{processor_model()}")
     print(f"{size:,} elements, float64, μ in [−40, 20], log σ in [−20, 5]; one core, {rounds} rounds")
     print("Every result was first found to agree with the SciPy composition's to 1e-10.\n")
     with one_core():
@@ -184,6 +184,7 @@ def main(size: int, rounds: int, json_file: Path | None) -> None:
         record = {
             "commit": commit(),
             "machine": versions(),
+            "processor_model": processor_model(),
             "size": size,
             "rounds": rounds,
             "timings": [one.record() for one in timings],
