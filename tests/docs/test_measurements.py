@@ -166,12 +166,14 @@ def told_of(lines: list[dict[str, Any]]) -> str:
 
 def test_the_readme_tells_of_rivals_speed_and_accuracy_what_was_measured() -> None:
     rivals = Record(RESULTS / "rivals.jsonl", "Fashion-MNIST")
-    ours, taylor = (outcome(Cell("resnet", name, 0.2, 6), rivals).lines for name in ("bmrs", "taylor"))
-    seeds = sorted(ours.keys() & taylor.keys())
+    methods = ("bmrs", "taylor", "l2")
+    found = [outcome(Cell("resnet", name, 0.2, 6), rivals).lines for name in methods]
+    seeds = sorted(set.intersection(*map(set, found)))
     rows = table("README.md", "measured")
-    bmrs, torch_pruning = (told_of([lines[seed] for seed in seeds]) for lines in (ours, taylor))
+    bmrs, taylor, l2 = (told_of([lines[seed] for seed in seeds]) for lines in found)
     told = (
-        f"BMRS {bmrs} of the parameters; Torch-Pruning by Taylor scores {torch_pruning}; {len(seeds)} seeds"
+        f"BMRS {bmrs} of the parameters; Torch-Pruning by Taylor scores {taylor}, by L2 {l2}; "
+        f"{len(seeds)} seeds"
     )
     assert rows["rivals"][1] == told
     timing = next(
