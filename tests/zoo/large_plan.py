@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, ViTConfig, ViTForImageClassification
 
+from benchmarks.zoo.packages import transformers_package
 from bmrs_torch import insert_noise, noise_layers, plan_compaction
+
+transformers = transformers_package()
 
 
 def llama_3_8b() -> tuple[nn.Module, dict[str, Any]]:
@@ -30,7 +32,7 @@ def llama_3_8b() -> tuple[nn.Module, dict[str, Any]]:
         "rope_theta": 500000.0,
     }
     ids = torch.zeros((1, 2), dtype=torch.int64, device="meta")
-    return LlamaForCausalLM(LlamaConfig(**settings)), {
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)), {
         "input_ids": ids,
         "use_cache": False,
         "logits_to_keep": 1,
@@ -45,7 +47,7 @@ def vit_l() -> tuple[nn.Module, dict[str, Any]]:
         "intermediate_size": 4096,
         "num_labels": 1000,
     }
-    return ViTForImageClassification(ViTConfig(**settings)), {
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**settings)), {
         "pixel_values": torch.zeros(1, 3, 224, 224, device="meta")
     }
 
