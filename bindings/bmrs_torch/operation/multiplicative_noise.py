@@ -60,7 +60,8 @@ def multiplicative_noise(
     seed : int64 Tensor of one element, optional
         The noise is a pure function of it: Philox4x32-10 keyed by the seed and counted by (sample,
         structure), structure or element; the same on every device, up to rounding. By default drawn from
-        torch's generator of the device of `x`, and made this process's own: see :func:`draw_seed`.
+        torch's generator of the device of `x`; rank r of several processes takes what it drew ⊕ r·⌊2⁶⁴/φ⌋, so
+        that ranks seeded alike draw different noise.
     generator : torch.Generator, optional
         Where the seed is drawn from; on any device, but one of another device is waited for. It is used as
         it is drawn, on every rank.
