@@ -39,11 +39,11 @@ class MultiplicativeNoise(nn.Module):
     num_structures : int
         Neurons or filters, at least 1.
     axis : int
-        Axis of the activations that counts the structures.
+        Axis of the activations that counts the structures; by default the one that BatchNorm counts, too.
     share : {"sample", "batch", "element"}
         Over what one θ is shared; see :func:`multiplicative_noise`.
     log_a, log_b : float
-        Bounds of log θ.
+        Bounds of log θ, by default the paper's: see :class:`LogUniform`, the prior.
 
     Attributes
     ----------

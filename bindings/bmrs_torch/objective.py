@@ -115,7 +115,8 @@ def elbo_loss(
     kl_scale : {"elbo", "published"}
         ``"elbo"``: Σ KL / N, which makes the loss Eq. 3 divided by N. ``"published"``: the mean over layers
         of the mean over all their structures, of which the pruned ones add 0, whatever N is: the objective of
-        the published results (Table 1). It weighs a structure the more the fewer its layer has.
+        the published results (Table 1). It weighs a structure the more the fewer its layer has, which the
+        default doesn't.
     kl_weight : float, optional
         Multiple of that term, at least 0. By default :func:`default_kl_weight`.
     num_structures : mapping of str to int, optional

@@ -36,7 +36,8 @@ def cost_weights(
     example_inputs : Tensor, tuple, list or dict
         Inputs to follow the model on, and to count multiply-adds on.
     cost : {"macs", "parameters", "bytes"}
-        What is to be saved.
+        What is to be saved. Multiply-adds aim at time: in convolutional networks what is rich in parameters
+        is poor in work.
     training_step : callable, optional
         As of :func:`compact`.
 

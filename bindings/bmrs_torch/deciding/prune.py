@@ -63,14 +63,17 @@ def prune(
         - ``"mean"``: E[θ] < threshold, 0.1;
         - ``"l2"``, ``"gradient"``, ``"l2_gradient"``, ``"taylor"``, ``"random"``: none of their own; they
           need a threshold or an amount.
+
+        The first is the default because it has nothing to tune, neither a threshold nor p1 (paper, §6).
     tolerance : float, optional
-        Of the two BMRS criteria, in nats, at least 0.
+        Of the two BMRS criteria, in nats, at least 0; by default the one named there.
     strict : bool
         Prune only where ΔF ≥ 0: short for ``tolerance=0``.
     p1, p2 : int
-        ΔF_U's reduced support is θ in [2⁻ᵖ², 2⁻ᵖ¹]; ``p2=None`` reaches down to the layer's lower bound.
+        ΔF_U's reduced support is θ in [2⁻ᵖ², 2⁻ᵖ¹]; ``p2=None`` reaches down to the layer's lower bound. The
+        defaults are the paper's (§5): 23 bits are the precision of a float32, and for p1 it tries 8 and 4.
     threshold : float, optional
-        Of the other criteria.
+        Of the other criteria; by default as above, 1 after Neklyudov et al. (2017) and 0.1 after the paper.
     amount : float, optional
         Instead of a rule: the fraction of structures to have pruned in the end, in [0, 1), those pruned
         before counted in; they go in the order of their scores.
@@ -79,11 +82,11 @@ def prune(
         different scales, which ``"global"`` compares as they are.
     coupling : {"all", "joint"}, optional
         What to do about structures that can only go together, such as the channels of a residual stream. By
-        default each gate is judged by itself. ``"all"``: they go where each gate that is still kept meets the
-        rule. ``"joint"``: they go where their summed evidence, Σ ΔF over the n gates that are still kept, is
-        at least −tolerance for each of these, Σ ΔF ≥ −n · tolerance; for ``"bmrs_n"`` and ``"bmrs_u"``. The
-        evidence adds up because the posterior factorises, the tolerance because each gate's ΔF has its own
-        (that of ``"bmrs_n"`` is the 2π missing in each). An amount ranks them by Σ ΔF / n.
+        default each gate is judged by itself, as in the paper. ``"all"``: they go where each gate that is
+        still kept meets the rule. ``"joint"``: they go where their summed evidence, Σ ΔF over the n gates
+        still kept, is at least −tolerance for each of these, Σ ΔF ≥ −n · tolerance; for ``"bmrs_n"`` and
+        ``"bmrs_u"``. The evidence adds up because the posterior factorises, the tolerance because each gate's
+        ΔF has its own (that of ``"bmrs_n"`` is the 2π missing in each). An amount ranks them by Σ ΔF / n.
     budget : Budget or mapping, optional
         Instead of a rule: what the network may cost, ``Budget(macs=0.5)`` or ``{"macs": 0.5}``. Structures go
         in the order of evidence lost (Σ −ΔF, or Σ of another score) per cost saved, which is computed anew as

@@ -102,14 +102,14 @@ def scores(
         - ``"taylor"``: ``|w·∂L/∂w + b ∂L/∂b| = |θ ∂L/∂θ|``, the change of the loss to first order when the
           structure goes (Molchanov et al., 2019, who square it).
 
-        ``"random"``: uniform on [0, 1), to compare with.
+        ``"random"``: uniform on [0, 1), to compare with. The default is that of :func:`prune`.
     example_inputs : Tensor, tuple, list or dict, optional
         Of criteria of the layer before the noise, where that was put by hand: inputs to follow the model on.
     p1, p2 : int
         Of ``"bmrs_u"``: the reduced support is θ in [2⁻ᵖ², 2⁻ᵖ¹]; ``p2=None`` reaches down to the layer's
-        lower bound.
+        lower bound. :func:`prune` says why 8 and 23.
     seed : int
-        Of ``"random"``, at least 0.
+        Of ``"random"``, at least 0; fixed, so that asking again gives the same.
 
     Returns
     -------

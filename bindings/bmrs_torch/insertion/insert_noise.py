@@ -234,7 +234,7 @@ def insert_noise(
     share : {"sample", "batch", "element"}
         Over what one θ is shared; see :func:`multiplicative_noise`.
     log_a, log_b : float
-        Bounds of log θ.
+        As of :class:`MultiplicativeNoise`.
 
     Returns
     -------

@@ -49,12 +49,13 @@ def multiplicative_noise(
     mu, log_sigma : floating Tensor, shape (structures,)
         Mean and log standard deviation of the normal before truncation, of log θ.
     axis : int
-        Axis of the structures; negative counts from the back.
+        Axis of the structures; negative counts from the back. By default that of the channels of a
+        convolution on a minibatch and of the neurons of a linear layer on vectors.
     share : {"sample", "batch", "element"}
         One θ per sample and structure, shared by all positions (Eq. 1); one per structure; or one per
-        element.
+        element, as in the released code: where that and the paper differ, the paper is the default.
     log_a, log_b : float
-        Bounds of log θ.
+        Bounds of log θ, by default those of the paper, from as good as switched off to unchanged.
     mask : bool or floating Tensor, shape (structures,), optional
         Multiplied onto θ: 0 for a pruned structure, else 1. No gradient flows to it.
     seed : int64 Tensor of one element, optional

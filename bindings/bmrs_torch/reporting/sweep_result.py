@@ -105,7 +105,7 @@ class Sweep:
         Parameters
         ----------
         cost : {"parameters", "macs", "file_bytes"}
-            What is saved.
+            What is saved; by default work, for the reason given in :func:`cost_weights`.
 
         Returns
         -------

@@ -63,11 +63,11 @@ def compact(
         to stay the same. By default the model is called on the example.
     unreached : {"error", "warn"}
         What to do about parameters that the example never reached, such as a second head, of the width of
-        something that is cut: they might read it. Of a mixture of experts, of which values choose some, what
-        they have in common is retained instead.
+        something that is cut: they might read it. By default an error, for what never runs can't be verified.
+        Of a mixture of experts, of which values choose some, what they have in common is retained instead.
     time_limit : float
         Seconds after which the search for what can't go ends: what wasn't tried by then is retained, and the
-        warning says so.
+        warning says so. By default there is no end, and what goes doesn't depend on the machine's speed.
 
     Returns
     -------

@@ -67,7 +67,7 @@ def separate_attention(model: M) -> M:
 
 
 class SeparateAttention(nn.Module):
-    """Attention of several heads, called as ``nn.MultiheadAttention`` is.
+    """Attention of several heads, called as ``nn.MultiheadAttention`` is, and with the same defaults.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ class Distillation:
         A network that takes what the student takes, such as the network before anything was pruned. It is run
         in evaluation mode, without gradients, and left as it is.
     weight : float
-        w, in (0, 1].
+        w, in (0, 1]. By default the labels count as much as the teacher.
     temperature : float
         T, positive: a larger one tells more of the classes that the teacher holds to be unlikely.
     compare : callable, optional

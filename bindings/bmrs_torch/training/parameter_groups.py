@@ -28,7 +28,8 @@ def parameter_groups(
     lr : float
         Learning rate of the weights.
     noise_lr_multiplier : float
-        The noise parameters learn at ``lr * noise_lr_multiplier``.
+        The noise parameters learn at ``lr * noise_lr_multiplier``. At 10 each structure decides early, and
+        ends far from the rule; at 1 all drift across it together.
 
     Returns
     -------

@@ -146,20 +146,22 @@ def prune_trained(
         What the smaller network may cost, ``Budget(macs=0.5)`` or ``{"macs": 0.5}``. By default the evidence
         decides how much goes.
     epochs : float, optional
-        In all, those with noise included. By default 6, or as many as make 2,500 steps. 0: nothing is
-        recovered.
+        In all, those with noise included. By default 6, or as many as make 2,500 steps: on a small set
+        recovery is a matter of steps. 0: nothing is recovered.
     num_samples : int, optional
         Size of the whole training set. By default the length of ``batches.dataset``.
     steps : int, optional
         How many of all steps are with noise. By default those of one epoch, but at least 200, at most 1,000,
-        and at most a quarter of all.
+        within which the noise has said what it has to say, and at most a quarter of all, because what
+        recovers the network is worth more than what decides about it.
     lr : float, optional
         The highest learning rate of the weights: in one cycle over all steps it rises to that within a tenth
         of them, and then falls to 0. By default the one at which the loss of the network given has grown by
         0.1 nats when it is raised from 1e-6 in up to 100 steps (Smith, 2017), from 1e-5 to 0.01.
     noise_lr : float, optional
-        Of the noise; by default five times `lr`, and without a budget at least 25 / steps, up to 0.05,
-        without which log σ couldn't go as far as the rule wants to see.
+        Of the noise; by default five times `lr`, and without a budget at least 25 / steps, without which
+        log σ couldn't go as far as the rule wants to see. The default is at most 0.05, beyond which a few
+        steps decide, before the data have said anything.
     kl_weight : float, optional
         *The* dial between accuracy and compression without a budget; by default :func:`default_kl_weight`.
         With a budget it matters little.
@@ -178,7 +180,7 @@ def prune_trained(
     optimizer : callable, optional
         From the parameters of the smaller network to what trains it, ``lambda p: SGD(p, 0.1, momentum=0.9)``;
         its learning rates are the highest; with noise it is Adam at `lr` in any case. By default AdamW
-        without decay.
+        without decay, by which `lr` is found, too.
     folder : str or path-like, optional
         Where it keeps how far it is, after the noise and after each epoch: called again with the same
         arguments it goes on there, to the bit where the minibatches come from torch's, NumPy's or Python's

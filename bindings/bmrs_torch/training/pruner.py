@@ -69,7 +69,7 @@ class Pruner:
     num_samples : int
         Size N of the training set.
     schedule : Schedule
-        When to prune; by default after every epoch.
+        When to prune, by default after every epoch: see :class:`Schedule`.
     criterion : str
         See :func:`prune`, which also takes what is given as `rule_options`: tolerance, amount, …
     budget : Budget or mapping, optional

@@ -17,16 +17,18 @@ class Schedule:
     Parameters
     ----------
     every : int
-        Prune after every so many (the paper's P), at least 1.
+        Prune after every so many (the paper's P), at least 1. The paper's experiments prune after each epoch.
     start : int
-        Not before so many are done.
+        Not before so many are done. By default nothing is held back: noise begins far from where the
+        evidence is against a structure.
     finetune_from : int, optional
         When so many are done, prune a last time; from then on the noise is fixed at E[θ], and only the
-        weights learn. By default that never comes.
+        weights learn. By default that never comes: how long the training lasts isn't known here.
     kl_warmup : int
-        Over so many the weight of the divergence rises from 0, in proportion to those done.
+        Over so many the weight of the divergence rises from 0, in proportion to those done. By default it
+        counts in full from the first step on: Eq. 3 has no warm-up.
     unit : {"epoch", "step"}
-        What is counted.
+        What is counted; Algorithm 1 counts epochs.
 
     Raises
     ------
