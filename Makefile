@@ -6,6 +6,7 @@ ZOO_ARGS ?=
 RIVALS_ARGS ?=
 PAPER_ARGS ?= all
 GPU_ARGS ?=
+TEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -85,7 +86,7 @@ docs: $(VENV)/.docs-ready
 	@echo 'The site is docs/build/html/index.html'
 
 test: $(VENV)/.dev-ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_ARGS)
 
 test-zoo: $(ZOO)/.ready
 	OMP_NUM_THREADS=1 $(ZOO)/bin/python -m pytest tests/zoo

@@ -102,10 +102,9 @@ def test_what_needs_values_says_so() -> None:
     for call in (lambda: prune(model), lambda: scores(model, "snr")):
         with pytest.raises(ValueError, match=r"0\.noise.*on the meta device, where they have no values"):
             call()
-    plain = nn.Linear(4, 8, device="meta")
-    for ask, asked in ((compact, model), (fold, model), (insert_noise, plain)):
+    for ask in (compact, fold):
         with pytest.raises(ValueError, match=r"has no values.*on the meta device"):
-            ask(asked, x)
+            ask(model, x)
 
 
 @pytest.mark.parametrize("mask", [torch.float64, torch.float16, torch.bfloat16, torch.bool, "strided"])
