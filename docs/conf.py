@@ -63,6 +63,7 @@ sphinx_gallery_conf = {
     "run_stale_examples": True,  # what they print is what the package does now
     "download_all_examples": False,
     "remove_config_comments": True,
+    "ignore_repr_types": r"torch\._C\.Generator",  # of torch.manual_seed
     "show_signature": False,
     "min_reported_time": 1,
 }

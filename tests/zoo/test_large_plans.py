@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,9 @@ def test_networks_of_real_size_are_planned_for_without_their_weights(
 ) -> None:
     if name == "llama-3-8b" and not pytestconfig.getoption("--whole", default=False):
         pytest.skip("takes a minute; --whole runs it")
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     told = subprocess.run(
-        [sys.executable, str(PLAN), name], capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, str(PLAN), name], capture_output=True, text=True, timeout=900, check=False, env=here
     )
     assert told.returncode == 0, told.stderr[-3000:]
     found = json.loads(told.stdout)
