@@ -124,7 +124,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    print(text + "\n", end="", flush=True)  # in one piece: all ranks write to the same place
 
 
 if __name__ == "__main__":

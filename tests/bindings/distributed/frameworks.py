@@ -74,7 +74,9 @@ OPTIONS: dict[str, Any] = {
 def told(framework: str, pruner: Pruner) -> None:
     finished = pruner.finish(EXAMPLE)
     kept = pruner.history[-1]["num_kept"]
-    print(f"{framework}: {len(pruner.history)} {kept} {digest(finished.state_dict())}", flush=True)  # noqa: T201
+    # At once, the end of the line too: the other rank writes to the same place.
+    sys.stdout.write(f"{framework}: {len(pruner.history)} {kept} {digest(finished.state_dict())}\n")
+    sys.stdout.flush()
 
 
 def by_lightning(folder: Path) -> None:
