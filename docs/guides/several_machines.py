@@ -1,6 +1,6 @@
 """Train, prune and finish a small network on several processes, and take it up again where it was stopped.
 
-torchrun --nproc-per-node 2 docs/guides/several_machines.py --checkpoints /tmp/several-machines
+torchrun --nproc-per-node 2 docs/guides/several_machines.py --checkpoints runs/several-machines
 """
 
 from __future__ import annotations
