@@ -272,7 +272,7 @@ def insert_noise(
             "parameters that it found then: insert_noise(model, example_inputs) first"
         )
     plan = plan_insertion(model, example_inputs, where=where, must_fold=must_fold)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in plan.passed_over)
+    reasons = "; ".join(f"{name or '(model)'}: {reason}" for name, reason in plan.passed_over)
     if not plan.placements:
         reasons = reasons or "it calls no Linear or Conv layer"
         raise ValueError(f"no noise could be inserted into {type(model).__name__}: {reasons}")

@@ -100,7 +100,7 @@ def test_layers_that_two_inputs_pass_shrink_and_fold() -> None:
     [
         (nn.Sequential(nn.Linear(3, 2)), "0: it is the model's output"),
         (nn.Sequential(nn.ReLU()), "it calls no Linear or Conv layer"),
-        (nn.Linear(3, 2), "no noise could be inserted"),
+        (nn.Linear(3, 2), r"no noise could be inserted into Linear: \(model\): it is the model's output"),
     ],
 )
 def test_nothing_to_insert_is_an_error(model: nn.Module, message: str) -> None:
